@@ -1,0 +1,170 @@
+"""What differs between TensorFlow, JAX and torch, and nothing else."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+def name() -> str:
+    """The Keras backend of this process."""
+    return str(keras.backend.backend())
+
+
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient as one dense tensor (TensorFlow's embeddings are sparse)."""
+    if gradient is not None and name() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.convert_to_tensor(gradient)
+    return gradient
+
+
+def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:
+    """The gradient where `keep` is true, else zeros, sparse ones as they are.
+
+    Args:
+        gradient: Tensor, `tf.IndexedSlices` or `None`.
+        keep: Scalar boolean tensor.
+    """
+    if gradient is None:
+        return None
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(gradient, tf.IndexedSlices):
+            values = tf.where(keep, gradient.values, 0)
+            return tf.IndexedSlices(
+                values, gradient.indices, gradient.dense_shape
+            )
+    return ops.where(keep, gradient, ops.zeros((), dtype=gradient.dtype))
+
+
+def across_replicas(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Sum over the replicas of a `tf.distribute.Strategy`, if there are any."""
+    if name() != "tensorflow":
+        return list(tensors)
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return list(tensors)
+    present = [tensor for tensor in tensors if tensor is not None]
+    reduced = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if tensor is None else next(reduced) for tensor in tensors]
+
+
+def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Where variables of the model's `tf.distribute.Strategy` are made."""
+    if name() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def measuring(after: Sequence[Tensor] = ()) -> Iterator[None]:
+    """Around tensor work that must be neither differentiated nor reordered.
+
+    Args:
+        after: Tensors that must be computed first. Without this, TensorFlow may
+            read a weight after it was updated, or copy it to keep the old
+            value alive. Defaults to `()`.
+    """
+    if name() == "torch":
+        import torch
+
+        with torch.no_grad():
+            yield
+    elif name() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.control_dependencies(list(after)):
+            yield
+    else:
+        yield
+
+
+def cond(
+    predicate: Tensor, when_true: Callable[[], Any], when_false: Callable
+) -> Any:
+    """`ops.cond`, or a Python branch where the host knows the predicate."""
+    if name() == "jax":
+        import jax
+
+        # Outside jit, `lax.cond` would compile both branches at every call.
+        if not isinstance(predicate, (bool, jax.core.Tracer)):
+            predicate = bool(predicate)
+    if isinstance(predicate, bool):
+        return when_true() if predicate else when_false()
+    return ops.cond(predicate, when_true, when_false)
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """On torch, a function that torch.compile leaves alone.
+
+    The bookkeeping is hundreds of scalar operations, once a step: compiling
+    them takes a minute and gains nothing.
+    """
+    if name() != "torch":
+        return function
+    import torch
+
+    return torch.compiler.disable(function)
+
+
+def eager_value(variable: Tensor) -> Any:
+    """A variable's value as NumPy, even while TensorFlow traces."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.init_scope():
+            return keras.ops.convert_to_numpy(variable)
+    return keras.ops.convert_to_numpy(variable)
+
+
+def random_state() -> Any:
+    """State of the generator that unseeded layers draw from on torch."""
+    if name() != "torch":
+        return None
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    return torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+
+
+def set_random_state(state: Any) -> None:
+    """Put back what `random_state` returned."""
+    if state is None:
+        return
+    import torch
+
+    torch.set_rng_state(state[0])
+    for device, value in enumerate(state[1]):
+        torch.cuda.set_rng_state(value, device)
+
+
+def copy_value(value: Tensor) -> Tensor:
+    """A copy of a native tensor that a later in-place update leaves alone."""
+    if name() == "torch":
+        return value.detach().clone()
+    if name() == "jax":
+        import jax.numpy as jnp
+
+        return jnp.copy(value)
+    import tensorflow as tf
+
+    return tf.identity(tf.raw_ops.DeepCopy(x=value))
+
+
+def end_of_data() -> tuple[type[BaseException], ...]:
+    """Exceptions by which a train function says that its data are used up."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return (StopIteration, tf.errors.OutOfRangeError)
+    return (StopIteration,)

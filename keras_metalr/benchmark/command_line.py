@@ -1,0 +1,160 @@
+"""What the training scripts share: their flags, one run, one-line errors."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from keras_metalr.benchmark.competitors import COMPETITORS
+from keras_metalr.benchmark.precision import MODES
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.runner import RunConfig
+from keras_metalr.benchmark.runner import run
+from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
+from keras_metalr.workloads.workload import DataNotAvailableError
+from keras_metalr.workloads.workload import Workload
+
+USAGE_ERROR = 2
+
+_SHOWN_RESULTS = (
+    "eval_loss",
+    "eval_accuracy",
+    "eval_f1",
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+    "epoch",
+    "epochs_to_target",
+    "train_runtime",
+    "train_steps_per_second",
+)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, optimizer: str) -> None:
+    """Add the flags of one training run.
+
+    Args:
+        parser: `argparse.ArgumentParser` to add to.
+        optimizer: String, the default of `--optimizer`.
+    """
+    add = parser.add_argument
+    add(
+        "--method",
+        choices=tuple(COMPETITORS),
+        default="metalr",
+        help="what sets the learning rate (default: %(default)s)",
+    )
+    add(
+        "--learning-rate",
+        type=float,
+        help="static: the rate; cosine: the highest rate; metalr: the rate "
+        "in the optimizer at the start (default: the task's usual rate)",
+    )
+    add(
+        "--controller",
+        help="metalr: name or folder of a controller preset "
+        '(default: "general")',
+    )
+    add(
+        "--optimizer",
+        choices=OPTIMIZER_NAMES,
+        default=optimizer,
+        help="(default: %(default)s)",
+    )
+    add("--epochs", type=int, help="passes over the data")
+    add(
+        "--steps",
+        type=int,
+        help="training steps in all, in place of whole passes; with --epochs "
+        "they are shared out over that many epochs",
+    )
+    add("--batch-size", type=int, help="examples in a batch")
+    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    add("--train-examples", type=int, help="train on the first examples only")
+    add(
+        "--validation-examples",
+        type=int,
+        help="validate on the first examples only",
+    )
+    add(
+        "--mixed-precision",
+        choices=MODES,
+        default="auto",
+        help="auto: on when there is a GPU (default: %(default)s)",
+    )
+    add(
+        "--record-steps",
+        action="store_true",
+        help="note the loss of every step (waits for the device each time)",
+    )
+    add(
+        "--download",
+        action="store_true",
+        help="download the data set when it is not there",
+    )
+    add(
+        "--output",
+        default="runs",
+        help="folder for the JSON record of the run; a run that is there "
+        "already is not made again (default: %(default)s)",
+    )
+
+
+def run_from_arguments(
+    make_workload: Callable[[], Workload], arguments: argparse.Namespace
+) -> int:
+    """Make the run that the flags describe, and print its results.
+
+    Args:
+        make_workload: Callable without arguments that returns the workload.
+        arguments: What the parser returned.
+
+    Returns:
+        Exit code: 0, or 2 after a one-line message when the data, the preset,
+        a package or a value of a flag is at fault.
+    """
+    try:
+        workload = make_workload()
+        if arguments.batch_size is not None:
+            workload = workload.replace(batch_size=arguments.batch_size)
+        result = run(
+            workload,
+            _run_config(arguments),
+            output=arguments.output,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except (DataNotAvailableError, ImportError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE_ERROR
+    _print_results(result)
+    return 0
+
+
+def _run_config(arguments: argparse.Namespace) -> RunConfig:
+    options = {}
+    if arguments.controller is not None:
+        if arguments.method != "metalr":
+            raise ValueError(
+                "`--controller` goes with `--method metalr`. "
+                f"Received: --method {arguments.method}."
+            )
+        options["controller"] = arguments.controller
+    return RunConfig(
+        method=arguments.method,
+        learning_rate=arguments.learning_rate,
+        seed=arguments.seed,
+        epochs=arguments.epochs,
+        steps=arguments.steps,
+        mixed_precision=arguments.mixed_precision,
+        record_steps=arguments.record_steps,
+        method_options=options,
+    )
+
+
+def _print_results(result: RunResult) -> None:
+    if result.resumed:
+        print("This run was made before; these are its results.")
+    if result.diverged:
+        print("The run diverged: its final loss is not a finite number.")
+    for name in _SHOWN_RESULTS:
+        print(f"{name:24} {result.results[name]:.6g}")
+    print(f"{'record':24} {result.path}")

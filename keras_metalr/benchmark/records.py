@@ -1,0 +1,152 @@
+"""One JSON file a run: written atomically, valid everywhere, read back.
+
+JSON has no NaN and no infinity. Here NaN is `null`, and the infinities are
+the strings `"inf"` and `"-inf"`.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The record of one training run.
+
+    Args:
+        config: Dict, everything that was chosen: `workload`, `options`,
+            `method`, `method_options`, `learning_rate`, `seed`, `epochs`,
+            `steps`, `batch_size`, `target_accuracy`, `mixed_precision` (a
+            dtype policy), `backend`, `record_steps`.
+        environment: Dict, see `keras_metalr.benchmark.environment`.
+        history: Dict from log name to a list, one float an epoch.
+        curves: Dict with `"loss"` and `"learning_rate"`. Each is a dict of
+            `"step"` (list), `"value"` (list) and `"per"` (`"step"`,
+            `"decision"` or `"epoch"`).
+        results: Dict from name to float: `eval_loss`, `eval_accuracy`,
+            `eval_f1`, `eval_runtime` (seconds), `eval_samples_per_second`,
+            `eval_steps_per_second`, `epoch`, and further figures.
+        path: Path of the file, or `None` when nothing was written.
+        resumed: Boolean, whether it was read back and not run.
+        trace: The `keras_metalr.Trace` of a run with MetaLR that was made
+            just now, or `None`. Not part of the file.
+    """
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    history: dict[str, list[float]]
+    curves: dict[str, dict[str, Any]]
+    results: dict[str, float]
+    path: Path | None = None
+    resumed: bool = False
+    trace: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the final validation loss is not a finite number."""
+        return not math.isfinite(self.results["eval_loss"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record: first to a temporary file, then in its place."""
+        write_json(
+            path,
+            {
+                "format_version": FORMAT_VERSION,
+                "config": self.config,
+                "environment": self.environment,
+                "results": self.results,
+                "history": self.history,
+                "curves": self.curves,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "RunResult":
+        """Read a record that `save` wrote.
+
+        Raises:
+            ValueError: If the file is not such a record.
+        """
+        try:
+            content = json.loads(Path(path).read_text("utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} must have `format_version` {FORMAT_VERSION}. "
+                f"Received: {version!r}. Delete it to run it again."
+            )
+        return cls(
+            # A null here is a value that was left out, not a NaN.
+            config=content["config"],
+            environment=content["environment"],
+            history=_decode(content["history"]),
+            curves=_decode(content["curves"]),
+            results=_decode(content["results"]),
+            path=Path(path),
+            resumed=True,
+        )
+
+
+def file_name(config: Mapping[str, Any]) -> str:
+    """Return the file name of a run: readable, and unique to its config."""
+    text = json.dumps(config, sort_keys=True, allow_nan=False)
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+    return (
+        f"{config['workload']}-{config['method']}-"
+        f"{config['learning_rate']:g}-seed{config['seed']}-{digest}.json"
+    )
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_encode(content), indent=1, allow_nan=False)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        # mkstemp makes files that their owner alone may read.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if value is None:
+        return math.nan
+    if value in ("inf", "-inf"):
+        return float(value)
+    return value

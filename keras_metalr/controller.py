@@ -1,0 +1,213 @@
+"""The controller: a small `keras.Model` from features to a rate increment."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import keras
+
+from keras_metalr.features import FEATURE_NAMES, FEATURE_VERSION, NUM_FEATURES
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "controller.weights.h5"
+CARD_FILE = "CARD.md"
+
+
+@keras.saving.register_keras_serializable("keras_metalr")
+class Controller(keras.Model):
+    """Features of a run -> how the log of the learning rate should move.
+
+    `features -> Dense 64 ReLU -> Dense 32 ReLU -> Dense 1`. The output `o` is
+    unbounded; the update rule turns it into `log rate += 0.5 tanh(o)`. The last
+    layer starts at zero, so that a new controller changes nothing: the network
+    it would drive trains as if it were not there.
+
+    The controller always computes in float32, whatever the global dtype policy.
+
+    Args:
+        hidden_units: Sequence of integers (>= 1), widths of the hidden layers.
+            Defaults to `(64, 32)`.
+        name: String, the model's name. Defaults to `"controller"`.
+
+    Input shape: `(batch, NUM_FEATURES)`, float32, each feature in [-4, 4] (see
+    `keras_metalr.features.FEATURES`). Output shape: `(batch, 1)`, float32.
+
+    Raises:
+        ValueError: if `hidden_units` is not a sequence of positive integers.
+
+    Example:
+
+    >>> import numpy as np
+    >>> controller = Controller()
+    >>> controller.predict(np.zeros((2, 17)), verbose=0).shape
+    (2, 1)
+    """
+
+    def __init__(
+        self,
+        hidden_units: Sequence[int] = (64, 32),
+        *,
+        name: str = "controller",
+        **kwargs: Any,
+    ) -> None:
+        units = tuple(hidden_units)
+        if not units or any(
+            isinstance(u, bool) or not isinstance(u, int) or u < 1
+            for u in units
+        ):
+            raise ValueError(
+                "`hidden_units` must be a sequence of positive integers. "
+                f"Received: hidden_units={hidden_units}. "
+                "Use (64, 32) for the shipped architecture."
+            )
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, **kwargs)
+        self.hidden_units = units
+        self.hidden = [
+            keras.layers.Dense(
+                width, activation="relu", dtype="float32", name=f"hidden_{i}"
+            )
+            for i, width in enumerate(units)
+        ]
+        self.head = keras.layers.Dense(
+            1, kernel_initializer="zeros", dtype="float32", name="head"
+        )
+        self.build((None, NUM_FEATURES))
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for inputs of shape `(batch, NUM_FEATURES)`."""
+        if self.built:
+            return
+        width = input_shape[-1]
+        for layer in self.hidden:
+            layer.build((None, width))
+            width = layer.units
+        self.head.build((None, width))
+        self.built = True
+
+    def call(self, features: Any) -> Any:
+        """Map features `(batch, NUM_FEATURES)` to outputs `(batch, 1)`."""
+        for layer in self.hidden:
+            features = layer(features)
+        return self.head(features)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them."""
+        return {"hidden_units": list(self.hidden_units), "name": self.name}
+
+    def save_to_preset(self, folder: str, card: str | None = None) -> None:
+        """Write the controller as a preset folder.
+
+        The folder holds `config.json` (architecture, feature version and names,
+        sha256 of the weights), `controller.weights.h5` and, where given,
+        `CARD.md`. Nothing in it is code.
+
+        Args:
+            folder: String or path, created where it does not exist.
+            card: String, Markdown for `CARD.md`. Defaults to `None`.
+        """
+        path = pathlib.Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        self.save_weights(str(path / WEIGHTS_FILE))
+        config = {
+            "class": "Controller",
+            "config": self.get_config(),
+            "feature_version": FEATURE_VERSION,
+            "feature_names": list(FEATURE_NAMES),
+            "weights_sha256": _sha256(path / WEIGHTS_FILE),
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        (path / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if card is not None:
+            (path / CARD_FILE).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def from_preset(cls, preset: str) -> "Controller":
+        """Load a controller that is shipped, or that `save_to_preset` wrote.
+
+        Args:
+            preset: String, a shipped preset's name (`"general"`) or the path of
+                a preset folder.
+
+        Returns:
+            A new `Controller`.
+
+        Raises:
+            ValueError: if there is no such preset, if it is damaged, or if it
+                was trained for another version of the features.
+
+        Example:
+
+        >>> Controller.from_preset("general").hidden_units
+        (64, 32)
+        """
+        path = _preset_path(preset)
+        config = _read_config(path)
+        if config["feature_version"] != FEATURE_VERSION:
+            raise ValueError(
+                f"Preset {str(preset)!r} was trained for version "
+                f"{config['feature_version']} of the features; this "
+                f"keras_metalr computes version {FEATURE_VERSION}. Use the "
+                "keras_metalr it came with, or train the controller again."
+            )
+        weights = path / WEIGHTS_FILE
+        if not weights.is_file():
+            raise ValueError(f"Preset {str(path)!r} has no {WEIGHTS_FILE}.")
+        if _sha256(weights) != config["weights_sha256"]:
+            raise ValueError(
+                f"Preset {str(path)!r} is damaged: the sha256 of "
+                f"{WEIGHTS_FILE} differs from {CONFIG_FILE}. "
+                "Install or save it again."
+            )
+        controller = cls.from_config(config["config"])
+        controller.load_weights(str(weights))
+        return controller
+
+
+def shipped_presets() -> list[str]:
+    """Names of the presets inside the package, sorted."""
+    root = pathlib.Path(str(resources.files("keras_metalr"))) / "presets"
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG_FILE}"))
+
+
+def _preset_path(preset: str) -> pathlib.Path:
+    if not isinstance(preset, (str, pathlib.Path)):
+        raise ValueError(
+            "`preset` must be a preset's name or the path of a preset folder. "
+            f"Received: preset={preset!r} of type {type(preset).__name__}."
+        )
+    if str(preset) in shipped_presets():
+        root = pathlib.Path(str(resources.files("keras_metalr")))
+        return root / "presets" / str(preset)
+    path = pathlib.Path(preset)
+    if not (path / CONFIG_FILE).is_file():
+        raise ValueError(
+            f"There is no preset {str(preset)!r}. Expected one of "
+            f"{shipped_presets()} or the path of a folder with {CONFIG_FILE}."
+        )
+    return path
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"Preset {str(path)!r} is damaged: {CONFIG_FILE} is not JSON "
+            f"({error}). Install or save it again."
+        ) from error
+    wanted = {"class", "config", "feature_version", "weights_sha256"}
+    missing = wanted - set(config if isinstance(config, dict) else ())
+    if missing or config["class"] != "Controller":
+        raise ValueError(
+            f"Preset {str(path)!r} is not a Controller's: {CONFIG_FILE} lacks "
+            f"{sorted(missing)} or names another class."
+        )
+    return config
+
+
+def _sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,262 @@
+"""One decision, from the signals of an interval to the new rate. Pure.
+
+    interval signals -> summary -> features -> controller -> update rule, guard
+
+Everything a run remembers about itself is one flat dict of float32 scalars
+(`INITIAL`), so that a run's memory is one small vector on the device.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_metalr import guard as guard_rule
+from keras_metalr.features import (
+    FEATURE_NAMES,
+    SUMMARY_INITIAL,
+    features,
+    update_summary,
+)
+from keras_metalr.guard import GUARD_INITIAL
+from keras_metalr.signals import TINY, trust_ratio
+from keras_metalr.update_rule import MAX_RATE, MIN_RATE, bound, increment
+
+Tensor = Any
+Scalars = dict[str, Tensor]
+
+# Sums over the steps since the last decision.
+INTERVAL_INITIAL: dict[str, float] = {
+    "interval_steps": 0.0,
+    "interval_updates": 0.0,
+    "interval_skipped": 0.0,
+    "interval_loss": 0.0,
+    "interval_log_gradient_norm": 0.0,
+    "interval_cosine": 0.0,
+    "interval_log_update_ratio": 0.0,
+}
+
+# Of the last step, and of the control itself.
+CONTROL_INITIAL: dict[str, float] = {
+    "log_multiplier": 0.0,
+    "ramping": 1.0,
+    "ramp_steps": 0.0,
+    "finite": 1.0,
+    "step_loss": 0.0,
+    "gradient_norm": 0.0,
+    "learning_rate": 0.0,
+    "promised_drop": 0.0,
+    "output": 0.0,
+}
+
+INITIAL: dict[str, float] = {
+    **SUMMARY_INITIAL,
+    **GUARD_INITIAL,
+    **INTERVAL_INITIAL,
+    **CONTROL_INITIAL,
+}
+
+TRACE_COLUMNS = (
+    "step",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    *FEATURE_NAMES,
+    "trust_ratio",
+    "output",
+    "increment",
+    "event",
+)
+
+# Values of the trace's `event` column, added up.
+EVENT_SKIPPED = 1.0
+EVENT_ROLLBACK = 2.0
+EVENT_SAFE_START = 4.0
+
+
+class Settings(NamedTuple):
+    """What the user fixed for the whole run."""
+
+    min_learning_rate: float = MIN_RATE
+    max_learning_rate: float = MAX_RATE
+    safe_start: bool = True
+    guard: bool = True
+
+
+class Clock(NamedTuple):
+    """Where the run stands: scalars, float32.
+
+    `step` counts from 1 at the end of the first step.
+    """
+
+    step: Tensor
+    total_steps: Tensor
+    interval: Tensor
+
+
+def count_step(
+    scalars: Scalars,
+    measured: Scalars,
+    finite: Tensor,
+    is_update: Tensor,
+) -> Scalars:
+    """Add one step's signals to the interval.
+
+    Args:
+        scalars: Dict with the keys of `INITIAL`.
+        measured: Dict of scalars: `loss`, `gradient_norm`, `learning_rate`,
+            `promised_drop` and what `signals.step_signals` returns.
+        finite: Scalar float32, 1 where loss and gradient were finite, else 0.
+        is_update: Scalar float32, 1 where the weights were due to move (not so
+            while gradients accumulate), else 0.
+
+    Returns:
+        The new scalars.
+    """
+    new = guard_rule.count_step(scalars, finite)
+    moved = finite * is_update
+
+    def add(key: str, value: Tensor, weight: Tensor) -> None:
+        clean = ops.where(ops.isfinite(value), value, 0.0)
+        new[key] = scalars[key] + weight * clean
+
+    ratio = measured["update_norm"] / ops.maximum(measured["weight_norm"], TINY)
+    direction = measured["update_norm"] / ops.maximum(
+        measured["learning_rate"], TINY
+    )
+    one = ops.ones_like(finite)
+    add("interval_steps", one, finite)
+    add("interval_updates", one, moved)
+    add("interval_skipped", one, 1.0 - finite)
+    add("interval_loss", measured["loss"], finite)
+    log_norm = ops.log(measured["gradient_norm"] + TINY)
+    add("interval_log_gradient_norm", log_norm, finite)
+    add("interval_cosine", measured["cosine"], finite)
+    log_ratio = ops.log(ops.maximum(ratio, 1e-12))
+    add("interval_log_update_ratio", log_ratio, moved)
+    add("sum_direction_squared", ops.square(direction), moved)
+    for key in ("weight_norm", "distance"):
+        known = ops.logical_and(finite > 0.5, ops.isfinite(measured[key]))
+        new[key] = ops.where(known, measured[key], scalars[key])
+    new["max_distance"] = ops.maximum(scalars["max_distance"], new["distance"])
+    new["finite"] = finite
+    new["step_loss"] = measured["loss"]
+    for key in ("gradient_norm", "learning_rate", "promised_drop"):
+        new[key] = measured[key]
+    return new
+
+
+def decide(
+    scalars: Scalars,
+    loss_after: Tensor,
+    clock: Clock,
+    controller: Callable[[Tensor], Tensor],
+    settings: Settings,
+    resolution: float = 1.2e-5,
+) -> tuple[Scalars, Tensor]:
+    """Close the interval: read the controller and move the rate.
+
+    Args:
+        scalars: Dict with the keys of `INITIAL`.
+        loss_after: Scalar, loss of the last step's batch after its update; not
+            a number where it was not measured.
+        clock: `Clock`, where the run stands.
+        controller: Callable from features `(NUM_FEATURES,)` to a scalar.
+        settings: `Settings` of the run.
+        resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
+
+    Returns:
+        Tuple `(scalars, row)`: the new scalars, and this decision's row of the
+        trace, shape `(len(TRACE_COLUMNS),)`, float32.
+    """
+    known = scalars["interval_steps"] > 0.5
+    ratio, valid = _trust(scalars, loss_after, resolution)
+    summary = _summarize(scalars, ratio, valid)
+    summary = {
+        key: ops.where(known, value, scalars[key])
+        for key, value in summary.items()
+    }
+    vector = features(
+        summary,
+        ops.minimum(clock.step / clock.total_steps, 1.0),
+        ops.ceil(clock.total_steps / clock.interval),
+    )
+    output = controller(vector)
+    free = ops.logical_and(known, scalars["ramping"] < 0.5)
+    moved = ops.where(free, increment(output, summary["trust_mean"]), 0.0)
+    log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
+    log_base = log_rate - scalars["log_multiplier"]
+
+    new = {**scalars, **summary}
+    target, rollback = log_rate + moved, ops.zeros_like(moved)
+    if settings.guard:
+        books, rollback, cut = guard_rule.assess(new, summary, log_rate)
+        new.update(guard_rule.forgive(books, books, rollback))
+        target = ops.where(rollback > 0.5, cut, target)
+        target = ops.minimum(target, new["log_ceiling"])
+    # Where nothing moves, the multiplier stays bit for bit what it was.
+    still = ops.logical_and(
+        ops.equal(moved, 0.0), ops.equal(target, log_rate)
+    )
+    new["log_multiplier"] = ops.where(
+        still,
+        scalars["log_multiplier"],
+        bound(
+            target - log_base,
+            log_base,
+            math.log(settings.min_learning_rate),
+            math.log(settings.max_learning_rate),
+        ),
+    )
+    new["output"] = output
+    event = (
+        EVENT_SKIPPED * ops.cast(scalars["interval_skipped"] > 0.5, "float32")
+        + EVENT_ROLLBACK * rollback
+        + EVENT_SAFE_START * scalars["ramping"]
+    )
+    row = ops.stack(
+        [
+            clock.step,
+            summary["loss"],
+            scalars["learning_rate"],
+            scalars["gradient_norm"],
+            *[vector[i] for i in range(len(FEATURE_NAMES))],
+            ops.where(valid > 0.5, ratio, float("nan")),
+            output,
+            moved,
+            event,
+        ]
+    )
+    for key in INTERVAL_INITIAL:
+        new[key] = ops.zeros_like(scalars[key])
+    return new, row
+
+
+def _trust(
+    scalars: Scalars, loss_after: Tensor, resolution: float
+) -> tuple[Tensor, Tensor]:
+    ratio, valid = trust_ratio(
+        scalars["step_loss"], loss_after, scalars["promised_drop"], resolution
+    )
+    # Not a number means "not measured"; a loss that overflowed is infinite.
+    measured = ops.logical_not(ops.isnan(loss_after))
+    usable = ops.logical_and(measured, scalars["finite"] > 0.5)
+    valid = valid * ops.cast(usable, "float32")
+    return ops.where(valid > 0.5, ratio, 1.0), valid
+
+
+def _summarize(scalars: Scalars, ratio: Tensor, valid: Tensor) -> Scalars:
+    steps = ops.maximum(scalars["interval_steps"], 1.0)
+    updates = ops.maximum(scalars["interval_updates"], 1.0)
+    interval = {
+        "loss": scalars["interval_loss"] / steps,
+        "log_gradient_norm": scalars["interval_log_gradient_norm"] / steps,
+        "cosine": scalars["interval_cosine"] / steps,
+        "log_update_ratio": scalars["interval_log_update_ratio"] / updates,
+        "log_rate": ops.log(ops.maximum(scalars["learning_rate"], TINY)),
+        "trust_ratio": ratio,
+        "trust_valid": valid,
+    }
+    summary = {key: scalars[key] for key in SUMMARY_INITIAL}
+    return update_summary(summary, interval)

@@ -1,0 +1,208 @@
+"""Signals of a run -> the scale-free vector that the controller reads.
+
+One table (`FEATURES`) names every feature; one pure function (`features`)
+computes them all. Multiply the loss by 100, the inputs by 0.1 or the width by
+4, and a feature means the same.
+
+The memory behind the features is a `summary`: a dict of float32 scalars, moved
+on once a decision by `update_summary`. Time constants are therefore counted in
+decisions, not in steps, and a run of 200 steps looks like one of 20,000.
+"""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+Tensor = Any
+
+FEATURE_VERSION = 1
+FEATURE_LIMIT = 4.0
+TINY = 1e-30
+
+
+class Feature(NamedTuple):
+    """One row of the table: name, formula, and what its value tells."""
+
+    name: str
+    formula: str
+    meaning: str
+
+
+FEATURES = (
+    Feature("progress", "p - 0.5", "share of the run that is over"),
+    Feature("time_left", "0.5 log(1 - p + 0.01)", "annealing due near the end"),
+    Feature("loss_trend", "5 log(fast / slow)", "loss falls (< 0) or rises"),
+    Feature("loss_gain", "0.5 log(slow / first)", "what was gained so far"),
+    Feature("loss_surprise", "(slow - fast) / deviation", "trend over noise"),
+    Feature("cosine_fast", "EMA 0.7 of the cosine", "> 0: steps too short"),
+    Feature("cosine_slow", "3 EMA 0.95 of the cosine", "the same, long view"),
+    Feature("gradient_trend", "log gradient norm, fast - slow", "grows (> 0)"),
+    Feature(
+        "coherence",
+        "0.5 log(max distance / sqrt(sum ||d||^2) / rate)",
+        "0: random walk, > 0: rate too small",
+    ),
+    Feature("update_size", "(log(||u|| / ||w||) + 7) / 4", "relative step"),
+    Feature("rate_trend", "log rate - its EMA", "what the rate did lately"),
+    Feature("rate_drop", "0.5 (log rate - its maximum)", "annealing done"),
+    Feature("loss_jump", "log(loss / slow)", "the last interval alone"),
+    Feature("age", "log(decisions) / 3 - 1", "how much evidence there is"),
+    Feature("horizon", "log(num_decisions / 100)", "how fine decisions are"),
+    Feature("travel", "||w - w0|| / ||w|| - 0.5", "far from the start"),
+    Feature(
+        "trust",
+        "(log(clip(1 - EMA 0.6 of trust ratio, 0.003, 2)) + 2.5) / 1.5",
+        "curvature met by the step; 0: near the edge",
+    ),
+)
+FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
+NUM_FEATURES = len(FEATURES)
+
+# Decay of each running mean, in decisions.
+_EMA = {
+    "loss_fast": 0.8,
+    "loss_slow": 0.96,
+    "loss_deviation": 0.96,
+    "cosine_fast": 0.7,
+    "cosine_slow": 0.95,
+    "log_gradient_fast": 0.8,
+    "log_gradient_slow": 0.96,
+    "log_rate_mean": 0.96,
+    "trust_mean": 0.6,
+}
+
+SUMMARY_INITIAL: dict[str, float] = {
+    "decisions": 0.0,
+    "loss": 0.0,
+    "loss_first": 0.0,
+    "loss_fast": 0.0,
+    "loss_slow": 0.0,
+    "loss_deviation": 0.0,
+    "cosine_fast": 0.0,
+    "cosine_slow": 0.0,
+    "log_gradient_fast": 0.0,
+    "log_gradient_slow": 0.0,
+    "log_rate": 0.0,
+    "log_rate_mean": 0.0,
+    "log_rate_max": -1e9,
+    "log_update_ratio": 0.0,
+    "trust_mean": 1.0,
+    "max_distance": 0.0,
+    "distance": 0.0,
+    "weight_norm": 0.0,
+    "sum_direction_squared": 0.0,
+}
+
+
+def update_summary(
+    summary: dict[str, Tensor], interval: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Move the summary on by one decision.
+
+    Args:
+        summary: Dict of scalars with the keys of `SUMMARY_INITIAL`. The keys
+            `distance`, `max_distance`, `weight_norm` and
+            `sum_direction_squared` are kept up to date step by step and are
+            only read here.
+        interval: Dict of float32 scalars, means over the steps since the last
+            decision: `loss`, `log_gradient_norm`, `cosine`,
+            `log_update_ratio` (log of `||u|| / ||w||`); and `log_rate`, the
+            `trust_ratio` and its `trust_valid` (0 or 1) of the last step.
+
+    Returns:
+        The new summary, a dict with the same keys.
+    """
+    first = summary["decisions"] < 0.5
+    new = dict(summary)
+
+    def move(key: str, value: Tensor, start: Tensor | None = None) -> None:
+        decay = _EMA[key]
+        moved = decay * summary[key] + (1.0 - decay) * value
+        new[key] = ops.where(first, value if start is None else start, moved)
+
+    loss = interval["loss"]
+    new["loss"] = loss
+    new["loss_first"] = ops.where(first, loss, summary["loss_first"])
+    move("loss_fast", loss)
+    move("loss_slow", loss)
+    move(
+        "loss_deviation",
+        ops.abs(loss - summary["loss_slow"]),
+        start=ops.zeros_like(loss),
+    )
+    move("cosine_fast", interval["cosine"])
+    move("cosine_slow", interval["cosine"])
+    move("log_gradient_fast", interval["log_gradient_norm"])
+    move("log_gradient_slow", interval["log_gradient_norm"])
+    log_rate = interval["log_rate"]
+    new["log_rate"] = log_rate
+    move("log_rate_mean", log_rate)
+    new["log_rate_max"] = ops.maximum(summary["log_rate_max"], log_rate)
+    new["log_update_ratio"] = interval["log_update_ratio"]
+    trust = (
+        _EMA["trust_mean"] * summary["trust_mean"]
+        + (1.0 - _EMA["trust_mean"]) * interval["trust_ratio"]
+    )
+    new["trust_mean"] = ops.where(
+        interval["trust_valid"] > 0.5, trust, summary["trust_mean"]
+    )
+    new["decisions"] = summary["decisions"] + 1.0
+    return new
+
+
+def loss_deviation(summary: dict[str, Tensor]) -> Tensor:
+    """Mean absolute deviation of the interval losses from the slow mean.
+
+    The running mean starts at 0, so it is divided by the weight it has
+    gathered; otherwise the first decisions would take noise for a trend.
+    """
+    gathered = 1.0 - ops.power(
+        _EMA["loss_deviation"], ops.maximum(summary["decisions"] - 1.0, 1.0)
+    )
+    return summary["loss_deviation"] / gathered
+
+
+def features(
+    summary: dict[str, Tensor], progress: Tensor, num_decisions: Tensor
+) -> Tensor:
+    """The controller's input.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+        progress: Scalar float32 in [0, 1], share of the run that is over.
+        num_decisions: Scalar float32 (>= 1), decisions in the whole run.
+
+    Returns:
+        Tensor of shape `(NUM_FEATURES,)`, float32, each in [-4, 4]; what is not
+        finite (the log of a negative loss, say) reads as 0.
+    """
+    s = summary
+    coherence = (
+        ops.log(s["max_distance"] + TINY)
+        - 0.5 * ops.log(s["sum_direction_squared"] + TINY)
+        - s["log_rate"]
+    )
+    curvature = ops.clip(1.0 - s["trust_mean"], 0.003, 2.0)
+    values = {
+        "progress": progress - 0.5,
+        "time_left": 0.5 * ops.log(ops.maximum(1.0 - progress, 0.0) + 0.01),
+        "loss_trend": 5.0 * ops.log(s["loss_fast"] / s["loss_slow"]),
+        "loss_gain": 0.5 * ops.log(s["loss_slow"] / s["loss_first"]),
+        "loss_surprise": (s["loss_slow"] - s["loss_fast"])
+        / ops.maximum(loss_deviation(s), TINY),
+        "cosine_fast": s["cosine_fast"],
+        "cosine_slow": 3.0 * s["cosine_slow"],
+        "gradient_trend": s["log_gradient_fast"] - s["log_gradient_slow"],
+        "coherence": 0.5 * coherence,
+        "update_size": (s["log_update_ratio"] + 7.0) / 4.0,
+        "rate_trend": s["log_rate"] - s["log_rate_mean"],
+        "rate_drop": 0.5 * (s["log_rate"] - s["log_rate_max"]),
+        "loss_jump": ops.log(s["loss"] / s["loss_slow"]),
+        "age": ops.log(s["decisions"]) / 3.0 - 1.0,
+        "horizon": ops.log(num_decisions / 100.0),
+        "travel": s["distance"] / ops.maximum(s["weight_norm"], TINY) - 0.5,
+        "trust": (ops.log(curvature) + 2.5) / 1.5,
+    }
+    vector = ops.stack([values[name] for name in FEATURE_NAMES])
+    vector = ops.where(ops.isfinite(vector), vector, 0.0)
+    return ops.clip(vector, -FEATURE_LIMIT, FEATURE_LIMIT)

@@ -1,0 +1,148 @@
+"""When is a run broken or being ruined, and what becomes of its rate. Pure.
+
+The guard has three parts, of which this module is the second:
+
+1. every step: a loss or a gradient that is not finite moves nothing (its
+   gradient is taken as zero, and running statistics keep their values);
+2. every decision: `assess` says whether the run must go back;
+3. a snapshot of the weights, refreshed rarely, to go back to (`snapshot.py`).
+"""
+
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_metalr.features import loss_deviation
+
+Tensor = Any
+
+# Consecutive steps without a finite loss that call for the snapshot.
+BROKEN_STEPS = 5.0
+# Consecutive decisions with the loss high above its best that call for it.
+RUINED_DECISIONS = 6.0
+# Decisions before the loss is known well enough to be called ruined.
+MIN_DECISIONS = 10.0
+# Decisions in which the run settles after it went back.
+COOLDOWN_DECISIONS = 4.0
+# A run goes back this often at the most: a loss that keeps rising after that is
+# the task's own way (a curriculum, say), not the rate's doing.
+MAX_ROLLBACKS = 8.0
+BROKEN_CUT = math.log(0.01)
+RUINED_CUT = math.log(0.2)
+# After a rollback the rate stays below the one that did the harm, and may come
+# back to it by this much a decision.
+CEILING_CUT = math.log(0.5)
+CEILING_RELAX = 0.02
+
+GUARD_INITIAL: dict[str, float] = {
+    "good_steps": 0.0,
+    "skipped_steps": 0.0,
+    "consecutive_bad": 0.0,
+    "good_since_rollback": 0.0,
+    "best_loss": 1e30,
+    "best_log_rate": 0.0,
+    "high_decisions": 0.0,
+    "cooldown": 0.0,
+    "rollbacks": 0.0,
+    "log_ceiling": 1e9,
+}
+
+
+def count_step(
+    guard: dict[str, Tensor], finite: Tensor
+) -> dict[str, Tensor]:
+    """Book one step.
+
+    Args:
+        guard: Dict of scalars with the keys of `GUARD_INITIAL`.
+        finite: Scalar float32, 1 where loss and gradient were finite, else 0.
+    """
+    new = dict(guard)
+    new["good_steps"] = guard["good_steps"] + finite
+    new["skipped_steps"] = guard["skipped_steps"] + 1.0 - finite
+    new["good_since_rollback"] = guard["good_since_rollback"] + finite
+    new["consecutive_bad"] = (guard["consecutive_bad"] + 1.0) * (1.0 - finite)
+    return new
+
+
+def assess(
+    guard: dict[str, Tensor], summary: dict[str, Tensor], log_rate: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Book one decision and say whether the run must go back.
+
+    A run is broken after `BROKEN_STEPS` steps without a finite loss, and ruined
+    after `RUINED_DECISIONS` decisions with the loss above its best by half of
+    what had been gained, by 4 mean deviations and by 5 %.
+
+    Args:
+        guard: Dict of scalars with the keys of `GUARD_INITIAL`.
+        summary: Dict of scalars, `features.update_summary`'s.
+        log_rate: Scalar, log of the rate of the last step.
+
+    Returns:
+        Tuple `(guard, rollback, log_rate)`: the new books; 1.0 where the
+        weights must go back to the snapshot, else 0.0; and the log of the rate
+        to go on with, unchanged where there is no rollback.
+    """
+    settled = guard["cooldown"] <= 0.0
+    loss, best = summary["loss_slow"], guard["best_loss"]
+    better = ops.logical_and(
+        settled, ops.logical_and(summary["decisions"] > 0.5, loss < best)
+    )
+    best = ops.where(better, loss, best)
+    best_log_rate = ops.where(better, log_rate, guard["best_log_rate"])
+    margin = ops.maximum(
+        ops.maximum(
+            0.5 * (summary["loss_first"] - best), 4.0 * loss_deviation(summary)
+        ),
+        0.05 * ops.abs(best),
+    )
+    high = ops.logical_and(
+        ops.logical_and(settled, summary["decisions"] > MIN_DECISIONS),
+        summary["loss_fast"] > best + margin,
+    )
+    high_decisions = ops.where(high, guard["high_decisions"] + 1.0, 0.0)
+    # Bad steps that go on after a rollback are the data's fault: going back
+    # again would change nothing.
+    broken = ops.logical_and(
+        guard["consecutive_bad"] >= BROKEN_STEPS,
+        guard["good_since_rollback"] > 0.5,
+    )
+    ruined = high_decisions >= RUINED_DECISIONS
+    back = ops.logical_and(
+        ops.logical_and(settled, ops.logical_or(broken, ruined)),
+        guard["rollbacks"] < MAX_ROLLBACKS,
+    )
+    new = dict(guard)
+    new["best_loss"], new["best_log_rate"] = best, best_log_rate
+    new["high_decisions"] = ops.where(back, 0.0, high_decisions)
+    new["cooldown"] = ops.where(
+        back, COOLDOWN_DECISIONS, ops.maximum(guard["cooldown"] - 1.0, 0.0)
+    )
+    new["rollbacks"] = guard["rollbacks"] + ops.cast(back, "float32")
+    new["good_since_rollback"] = ops.where(
+        back, 0.0, guard["good_since_rollback"]
+    )
+    new["log_ceiling"] = ops.where(
+        back,
+        ops.minimum(log_rate + CEILING_CUT, guard["log_ceiling"]),
+        guard["log_ceiling"] + CEILING_RELAX,
+    )
+    ruined_rate = ops.minimum(log_rate, best_log_rate) + RUINED_CUT
+    cut_rate = ops.where(broken, log_rate + BROKEN_CUT, ruined_rate)
+    return (
+        new,
+        ops.cast(back, "float32"),
+        ops.where(back, cut_rate, log_rate),
+    )
+
+
+def forgive(
+    summary: dict[str, Tensor], guard: dict[str, Tensor], rollback: Tensor
+) -> dict[str, Tensor]:
+    """After a rollback the loss means stand where the snapshot stood."""
+    new = dict(summary)
+    for key in ("loss", "loss_fast", "loss_slow"):
+        new[key] = ops.where(rollback > 0.5, guard["best_loss"], summary[key])
+    return new

@@ -1,0 +1,318 @@
+"""Pictures of what a run did: loss and learning rate against the step."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; their
+# yellow is left out, it is too pale on white.
+_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+_LINE_STYLES = ("-", "--", "-.", ":")
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+# In the `event` column of a trace: went back to the last good weights.
+_ROLLBACK = 2
+# A curve is drawn smoothed when it has more points than this.
+_MAX_RAW_POINTS = 60
+
+
+def plot_trace(trace: Any, ax: Any = None) -> Any:
+    """Draw the loss and, on a second axis, the learning rate of one run.
+
+    Dotted lines mark the steps at which the guard went back to earlier
+    weights.
+
+    Args:
+        trace: `keras_metalr.Trace`, as `MetaLR.trace`.
+        ax: `matplotlib.axes.Axes` to draw into. Defaults to `None`, a new
+            figure.
+
+    Returns:
+        The `matplotlib.axes.Axes` of the loss.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the trace is empty.
+
+    Example:
+
+        metalr = keras_metalr.MetaLR()
+        model.fit(x, y, callbacks=[metalr])
+        ax = keras_metalr.plot_trace(metalr.trace)
+        ax.figure.savefig("trace.png")
+    """
+    plt = _import_pyplot()
+    steps, losses = _curve(trace, "loss")
+    _, rates = _curve(trace, "learning_rate")
+    if not len(steps):
+        raise ValueError(
+            "`trace` holds no decision yet: it fills at the end of each epoch. "
+            "Plot it after `fit`."
+        )
+    with _style(plt):
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+        rate_ax = ax.twinx()
+        rate_ax.grid(False)
+        rate_ax.spines["right"].set_visible(True)
+        loss_colour, rate_colour = _COLOURS[0], _COLOURS[1]
+        _draw_losses(ax, steps, losses, loss_colour, "-", "loss")
+        rate_ax.step(steps, rates, where="post", color=rate_colour)
+        rate_ax.set_yscale("log")
+        _mark_rollbacks(ax, trace)
+        _label(ax, "loss", loss_colour)
+        _label(rate_ax, "learning rate", rate_colour)
+        ax.set_xlabel("step")
+    return ax
+
+
+def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
+    """Draw runs side by side: loss above, learning rate below.
+
+    All panels of a row share their scale, so that columns can be compared.
+    A label has the same colour in every column. A cross marks the last finite
+    loss of a run that diverged; losses far above the start are cut off.
+
+    Args:
+        runs: Mapping from a label to a run, drawn in one column, or from the
+            title of a column to such a mapping. A run is a
+            `keras_metalr.benchmark.RunResult`, a `keras_metalr.Trace`, or
+            what `fit` returns (with MetaLR, or with another callback that
+            logs `learning_rate`).
+        title: String or `None`. Defaults to `None`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        TypeError: If a run is of an unknown kind.
+        ValueError: If there are no runs.
+
+    Example:
+
+        figure = keras_metalr.plot_comparison(
+            {
+                "static": {"from 0.1": run_a, "from 10": run_b},
+                "MetaLR": {"from 0.1": run_c, "from 10": run_d},
+            }
+        )
+        figure.savefig("comparison.png")
+    """
+    plt = _import_pyplot()
+    columns = _as_columns(runs)
+    labels = list(dict.fromkeys(n for group in columns.values() for n in group))
+    with _style(plt):
+        figure, axes = plt.subplots(
+            2,
+            len(columns),
+            figsize=(1.2 + 3.2 * len(columns), 5.2),
+            sharex="col",
+            sharey="row",
+            squeeze=False,
+            layout="constrained",
+        )
+        for (heading, group), loss_ax, rate_ax in zip(
+            columns.items(), axes[0], axes[1], strict=True
+        ):
+            for label, run in group.items():
+                number = labels.index(label)
+                _draw_run(run, label, number, loss_ax, rate_ax)
+            loss_ax.set_title(heading)
+            rate_ax.set_xlabel("step")
+            rate_ax.set_yscale("log")
+        axes[0, 0].set_yscale("log")
+        _limit_losses(axes[0, 0], columns)
+        for group, loss_ax in zip(columns.values(), axes[0], strict=True):
+            for label, run in group.items():
+                _mark_diverged(loss_ax, run, _colour(labels.index(label)))
+        axes[0, 0].set_ylabel("training loss")
+        axes[1, 0].set_ylabel("learning rate")
+        _add_legend(figure, axes[1])
+        if title:
+            figure.suptitle(title)
+    return figure
+
+
+def _draw_run(
+    run: Any, label: str, number: int, loss_ax: Any, rate_ax: Any
+) -> None:
+    colour = _colour(number)
+    line_style = _LINE_STYLES[number // len(_COLOURS) % len(_LINE_STYLES)]
+    steps, losses = _curve(run, "loss")
+    _draw_losses(loss_ax, steps, losses, colour, line_style, label)
+    steps, rates = _curve(run, "learning_rate")
+    rate_ax.plot(steps, rates, color=colour, linestyle=line_style, label=label)
+
+
+def _mark_rollbacks(ax: Any, trace: Any) -> None:
+    names = list(trace.columns)
+    if "event" not in names:
+        return
+    rows = np.asarray(trace.rows, "float64")
+    events = np.nan_to_num(rows[:, names.index("event")]).astype(int)
+    is_rollback = (events & _ROLLBACK) != 0
+    label = "back to earlier weights"
+    for step in rows[is_rollback, names.index("step")]:
+        ax.axvline(step, color="#666666", linestyle=":", label=label)
+        label = "_nolegend_"
+    if np.any(is_rollback):
+        ax.legend(loc="upper right")
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _draw_losses(
+    ax: Any,
+    steps: np.ndarray,
+    losses: np.ndarray,
+    colour: str,
+    line_style: str,
+    label: str,
+) -> None:
+    """Draw a loss, smoothed over its own faint points when it is long."""
+    smooth = losses
+    if len(losses) > _MAX_RAW_POINTS:
+        ax.plot(steps, losses, color=colour, alpha=0.2, linewidth=0.8)
+        smooth = _smoothed(losses)
+    ax.plot(steps, smooth, color=colour, linestyle=line_style, label=label)
+
+
+def _mark_diverged(ax: Any, run: Any, colour: str) -> None:
+    """Put a cross where the loss was finite last, inside the axis."""
+    steps, losses = _curve(run, "loss")
+    finite = np.flatnonzero(np.isfinite(losses))
+    if not len(finite) or finite[-1] == len(losses) - 1:
+        return
+    low, high = ax.get_ylim()
+    height = float(np.clip(losses[finite[-1]], low, high))
+    ax.plot(
+        steps[finite[-1]],
+        height,
+        "X",
+        color=colour,
+        markersize=9,
+        markeredgecolor="white",
+        clip_on=False,
+        zorder=5,
+    )
+
+
+def _smoothed(losses: np.ndarray) -> np.ndarray:
+    """Centred mean of the logarithm: no lag, and one spike does not fill it."""
+    is_known = np.isfinite(losses) & (losses > 0)
+    window = np.ones(max(3, len(losses) // 25) | 1)
+    logs = np.log(np.where(is_known, losses, 1.0))
+    total = np.convolve(np.where(is_known, logs, 0.0), window, mode="same")
+    count = np.convolve(is_known, window, mode="same")
+    smooth = np.exp(total / np.maximum(count, 1.0))
+    return np.where(is_known, smooth, np.nan)
+
+
+def _limit_losses(ax: Any, columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """Cut the axis ten times above the losses that the runs started from."""
+    curves = [
+        _curve(run, "loss")[1]
+        for group in columns.values()
+        for run in group.values()
+    ]
+    finite = [losses[np.isfinite(losses) & (losses > 0)] for losses in curves]
+    finite = [losses for losses in finite if len(losses)]
+    if not finite:
+        ax.set_yscale("linear")  # Nothing to take a logarithm of.
+        return
+    lowest = min(float(np.percentile(losses, 2)) for losses in finite)
+    start = float(np.median([losses[0] for losses in finite]))
+    highest = max(float(np.max(losses)) for losses in finite)
+    ax.set_ylim(lowest / 1.5, min(10.0 * start, 1.5 * highest))
+
+
+def _add_legend(figure: Any, axes: Any) -> None:
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(4, max(1, len(handles))),
+    )
+
+
+def _as_columns(runs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    if not runs:
+        raise ValueError(
+            f"`runs` must hold at least one run. Received: {runs}."
+        )
+    if all(isinstance(group, Mapping) for group in runs.values()):
+        return dict(runs)
+    return {"": runs}
+
+
+def _curve(run: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a run, whatever kind of run it is."""
+    if hasattr(run, "curves"):
+        curve = run.curves[name]
+        return (
+            np.asarray(curve["step"], "float64"),
+            np.asarray(curve["value"], "float64"),
+        )
+    if hasattr(run, "rows") and hasattr(run, "columns"):
+        rows = np.asarray(run.rows, "float64")
+        names = list(run.columns)
+        return rows[:, names.index("step")], rows[:, names.index(name)]
+    if hasattr(run, "history"):
+        values = np.asarray(run.history.get(name, []), "float64")
+        every = (run.params or {}).get("steps") or 1
+        return every * np.arange(1.0, len(values) + 1), values
+    raise TypeError(
+        "A run must be a RunResult, a Trace or the History that `fit` "
+        f"returns. Received: {type(run).__name__}."
+    )
+
+
+def _label(ax: Any, text: str, colour: str) -> None:
+    ax.set_ylabel(text, color=colour)
+    ax.tick_params(axis="y", colors=colour)
+
+
+@contextmanager
+def _style(plt: Any) -> Iterator[None]:
+    with plt.rc_context(_STYLE):
+        yield
+
+
+def _import_pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib. Install it with "
+            '`pip install "keras_metalr[plots]"`.'
+        ) from error
+    return pyplot

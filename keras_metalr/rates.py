@@ -1,0 +1,149 @@
+"""The learning rates of an optimizer, whatever it is wrapped in.
+
+`model.optimizer.learning_rate` is not always the rate that is used, nor is it
+always settable: a `LossScaleOptimizer` passes it on, a `MultiOptimizer` has one
+for each part, and a `LearningRateSchedule` refuses to be set (keras raises
+TypeError). A `Rate` hides that: it reads the user's own rate and scales it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_metalr import backend
+
+Tensor = Any
+Optimizer = keras.optimizers.Optimizer
+
+
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The user's schedule, times a factor that is set in the train step.
+
+    Args:
+        schedule: A `LearningRateSchedule`, or a callable without arguments.
+    """
+
+    def __init__(self, schedule: Any) -> None:
+        self.schedule = schedule
+        self.factor: Tensor = 1.0
+
+    def base(self, step: Tensor) -> Tensor:
+        """The user's own rate at this step, scalar float32."""
+        if isinstance(
+            self.schedule, keras.optimizers.schedules.LearningRateSchedule
+        ):
+            return ops.cast(self.schedule(step), "float32")
+        return ops.cast(self.schedule(), "float32")
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """The rate in use at this step, scalar float32."""
+        return self.base(step) * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        """The config of the user's schedule, which is what gets saved."""
+        return dict(self.schedule.get_config())
+
+
+class Rate:
+    """The learning rate of one innermost optimizer.
+
+    Args:
+        optimizer: A Keras optimizer that wraps no other.
+
+    Raises:
+        ValueError: if the rate is not a positive, finite number.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.original = optimizer._learning_rate
+        self.scheduled = not isinstance(self.original, keras.Variable)
+        if self.scheduled:
+            optimizer.learning_rate = ScaledSchedule(self.original)
+            self.initial = 1.0
+            return
+        value = backend.eager_value(self.original)
+        if getattr(value, "shape", ()) != ():
+            raise ValueError(
+                f"The learning rate of {optimizer.name!r} cannot be read yet, "
+                "because it is being made inside TensorFlow's first trace. "
+                "Build the model before `fit` (call it on a batch)."
+            )
+        self.initial = float(value)
+        if not 0.0 < self.initial < float("inf"):
+            self.restore()
+            raise ValueError(
+                "The optimizer's learning rate must be a positive, finite "
+                f"number. Received: learning_rate={self.initial}. MetaLR "
+                "scales it; any value from 1e-9 to 1e9 will do."
+            )
+
+    def base(self, initial: Tensor) -> Tensor:
+        """The user's own rate at this step, scalar float32.
+
+        Args:
+            initial: Scalar, the rate that the run started from. It is passed
+                in because a resumed run must go on from the saved one.
+        """
+        if self.scheduled:
+            return self.optimizer._learning_rate.base(
+                self.optimizer._iterations
+            )
+        return initial
+
+    def assign(self, rate: Tensor, multiplier: Tensor) -> None:
+        """Set the rate, inside the train step."""
+        if self.scheduled:
+            self.optimizer._learning_rate.factor = multiplier
+        else:
+            self.original.assign(ops.cast(rate, self.original.dtype))
+
+    def release(self) -> None:
+        """After the step: a traced factor must not be read outside it."""
+        if self.scheduled:
+            self.optimizer._learning_rate.factor = 1.0
+
+    def restore(self, value: float | None = None) -> None:
+        """Give the optimizer back the user's own rate.
+
+        Args:
+            value: Float, the rate that the run started from, if it is not the
+                one found at first. Defaults to `None`.
+        """
+        if self.scheduled:
+            self.optimizer.learning_rate = self.original
+        else:
+            self.original.assign(self.initial if value is None else value)
+
+
+def innermost(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizers that hold a rate of their own, in a fixed order."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return innermost(optimizer.inner_optimizer)
+    parts = getattr(optimizer, "optimizers", None)
+    if parts is not None:
+        return [leaf for part in parts for leaf in innermost(part)]
+    return [optimizer]
+
+
+def is_loss_scaled(optimizer: Optimizer) -> bool:
+    """Whether steps with non-finite gradients are the optimizer's business."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def gradient_scale(optimizer: Optimizer) -> Tensor:
+    """What the gradients of a step were multiplied with, scalar."""
+    if is_loss_scaled(optimizer):
+        if optimizer.built:
+            return ops.cast(optimizer.dynamic_scale, "float32")
+        return float(optimizer.initial_scale)
+    return float(optimizer.loss_scale_factor or 1.0)
+
+
+def accumulation_steps(optimizer: Optimizer) -> int:
+    """Batches to one update of the weights."""
+    leaves = innermost(optimizer)
+    return max(
+        (leaf.gradient_accumulation_steps or 1 for leaf in leaves), default=1
+    )

@@ -1,0 +1,133 @@
+"""Everything a run remembers, as variables that Keras threads and saves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_metalr import backend
+from keras_metalr.decision import INITIAL, TRACE_COLUMNS
+from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.update_rule import NUM_DECISIONS
+
+Tensor = Any
+
+# A run whose interval was rounded down has up to 1.5 times `NUM_DECISIONS`
+# decisions; after more than this (a horizon that was wrong) rows are reused.
+TRACE_ROWS = 2 * NUM_DECISIONS
+_NAMES = tuple(INITIAL)
+
+
+class RunState(keras.layers.Layer):
+    """The variables of one run.
+
+    The scalars live in one vector, because the train step of a small network
+    would otherwise spend its time on reading and writing dozens of variables.
+
+    Args:
+        sample_size: Integer, number of sampled coordinates.
+        rates: Sequence of floats, the user's own rate of each optimizer.
+        controller: `keras.Model` whose weights are copied. The run works on the
+            copy: feedback never changes the user's controller.
+        horizon: Tuple of integers `(total_steps, interval)`.
+        ramping: Boolean, whether the run begins with the safe start.
+    """
+
+    def __init__(
+        self,
+        sample_size: int,
+        rates: Sequence[float],
+        controller: keras.Model,
+        horizon: tuple[int, int],
+        ramping: bool,
+    ) -> None:
+        # Not the global policy: under mixed_float16 sums would overflow.
+        super().__init__(name="metalr_state", dtype="float32", trainable=False)
+        scalars = {**INITIAL, "ramping": float(ramping)}
+        make = self._make
+        self.counters = make("counters", np.array([0, *horizon], "int32"))
+        self.scalars = make(
+            "scalars", np.array(list(scalars.values()), "float32")
+        )
+        self.base_rates = make("base_rates", np.array(rates, "float32"))
+        self.start = make("start", np.zeros(sample_size, "float32"))
+        self.last_update = make("last_update", np.zeros(sample_size, "float32"))
+        self.trace = make(
+            "trace",
+            np.full((TRACE_ROWS, len(TRACE_COLUMNS)), np.nan, "float32"),
+        )
+        self.controller = [
+            make(f"controller_{i}", np.asarray(backend.eager_value(variable)))
+            for i, variable in enumerate(controller.trainable_variables)
+        ]
+        self.built = True
+
+    def _make(self, name: str, value: np.ndarray) -> keras.Variable:
+        # Values come by the initializer: inside TensorFlow's variable-creating
+        # trace an assignment would never run.
+        return self.add_weight(
+            shape=value.shape,
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(
+                value, dtype=dtype
+            ),
+            dtype=str(value.dtype),
+            trainable=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def read(self) -> dict[str, Tensor]:
+        """The scalars by name."""
+        vector = ops.convert_to_tensor(self.scalars)
+        parts = ops.unstack(vector, num=len(_NAMES))
+        return dict(zip(_NAMES, parts, strict=True))
+
+    def write(self, scalars: dict[str, Tensor]) -> None:
+        """Store scalars that `read` returned, changed."""
+        self.scalars.assign(pack(scalars))
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save by name, with the version of the features."""
+        for variable in self.variables:
+            store[variable.name] = ops.convert_to_numpy(variable)
+        store["feature_version"] = np.array(FEATURE_VERSION)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` saved.
+
+        A checkpoint that was saved without MetaLR has nothing for it: the run
+        then starts fresh.
+
+        Raises:
+            ValueError: if the checkpoint is of another version or model.
+        """
+        if not list(store.keys()):
+            return
+        version = int(np.asarray(store["feature_version"]))
+        if version != FEATURE_VERSION:
+            raise ValueError(
+                f"The checkpoint holds a run with version {version} of the "
+                f"features; this keras_metalr computes {FEATURE_VERSION}. "
+                "Resume it with the keras_metalr it was saved by."
+            )
+        for variable in self.variables:
+            value = np.asarray(store[variable.name])
+            if value.shape != tuple(variable.shape):
+                raise ValueError(
+                    f"The checkpoint's MetaLR state {variable.name!r} has "
+                    f"shape {value.shape}; expected {tuple(variable.shape)}. "
+                    "It was saved with another model or controller."
+                )
+            variable.assign(value)
+
+
+def pack(scalars: dict[str, Tensor]) -> Tensor:
+    """Scalars by name -> vector, in the order of `INITIAL`."""
+    return ops.stack([ops.cast(scalars[name], "float32") for name in _NAMES])
+
+
+def scalar(vector: Any, name: str) -> float:
+    """One scalar of a vector that has come to the host."""
+    return float(np.asarray(vector)[_NAMES.index(name)])

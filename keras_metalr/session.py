@@ -1,0 +1,295 @@
+"""One `fit`: what is put on the model, and how it comes off again."""
+
+import sys
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_metalr import backend
+from keras_metalr.decision import Settings
+from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.run_state import scalar
+from keras_metalr.snapshot import Snapshot
+from keras_metalr.train_step import hooked_compute_loss, measured_train_step
+
+# Steps without a finite loss, from the very first on, that call for an error.
+HOPELESS_STEPS = 10
+# Decisions from one snapshot of the weights to the next.
+SNAPSHOT_DECISIONS = 20
+# At most once in so many steps does the host look at what the device decided.
+MIN_WATCH_STEPS = 8
+
+
+class Session:
+    """Installs measurement and control on a compiled model, and removes them.
+
+    Args:
+        model: The compiled `keras.Model`.
+        controller: `keras.Model` from features to the output.
+        settings: `Settings` of the run.
+
+    Raises:
+        ValueError: if the optimizer's rate cannot be controlled.
+    """
+
+    def __init__(
+        self, model: keras.Model, controller: keras.Model, settings: Settings
+    ) -> None:
+        self.model = model
+        self.optimizer = MeasuredOptimizer(
+            model.optimizer, controller, settings
+        )
+        self.installed = False
+        self.rollbacks_seen = 0.0
+        self._host_step: int | None = None
+        self._watched: Any = None
+        self._snapshot = Snapshot(model) if settings.guard else None
+
+    # -- On and off. --------------------------------------------------------
+
+    def install(self) -> None:
+        """Put the optimizer and the three hooks on the model."""
+        model = self.model
+        self._train_function = model.train_function
+        self._make_train_function = model.make_train_function
+        compute_loss = hooked_compute_loss(model, self.optimizer)
+        train_step = measured_train_step(model, self.optimizer)
+        model.optimizer = self.optimizer
+        self.optimizer.step_context.model = model
+        if model.built and model.trainable_variables and _is_built(model):
+            with backend.strategy_scope(model):
+                self.optimizer.build(model.trainable_variables)
+        # Attributes of the instance come before the methods of its class, so
+        # that deleting them leaves the model as it was.
+        model.compute_loss = compute_loss
+        model.train_step = train_step
+        model.make_train_function = self._hooked_make_train_function
+        model.train_function = None
+        self.installed = True
+        self._remove_with_fit()
+
+    def remove(self) -> None:
+        """Leave the model as it was before `install`; safe to call again."""
+        if not self.installed:
+            return
+        self.installed = False
+        model = self.model
+        for name in ("compute_loss", "train_step", "make_train_function"):
+            model.__dict__.pop(name, None)
+        self.optimizer.restore_rates()
+        if model.optimizer is self.optimizer:
+            model.optimizer = self.optimizer.inner
+            model.train_function = self._train_function
+
+    def _remove_with_fit(self) -> None:
+        """Come off when the `fit` ends that was begun, however it ends.
+
+        After an exception Keras calls no hook. But the list of callbacks dies
+        with the call of `fit` that made it, so its end is ours.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, keras.callbacks.CallbackList):
+                weakref.finalize(owner, _remove, weakref.ref(self))
+                return
+            frame = frame.f_back
+
+    def _hooked_make_train_function(self, force: bool = False) -> Any:
+        """Keras asks for the train function: watch what it makes."""
+        result = self._make_train_function(force=force)
+        function = self.model.train_function
+        if not getattr(function, "metalr", False):
+            self.model.train_function = self._watching(function)
+        return result
+
+    # -- On the host, around the compiled step. -----------------------------
+
+    def _watching(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        stateless = backend.name() == "jax"
+        end_of_data = backend.end_of_data()
+
+        def train_function(*arguments: Any) -> Any:
+            state = arguments[0] if stateless else None
+            try:
+                state = self._before_step(state)
+                if stateless:
+                    arguments = (state, *arguments[1:])
+                return function(*arguments)
+            except end_of_data:
+                raise
+            except BaseException:
+                self._recover(state)
+                self.remove()
+                raise
+
+        train_function.metalr = True  # type: ignore[attr-defined]
+        return train_function
+
+    def _recover(self, state: tuple | None) -> None:
+        """On JAX, give the model its values back before coming off it.
+
+        Keras takes them off the variables while the step runs, and only gives
+        back what a finished step returned.
+        """
+        if state is None:
+            return
+        names = (
+            "trainable_variables",
+            "non_trainable_variables",
+            "optimizer_variables",
+            "metrics_variables",
+        )
+        if not any(value.is_deleted() for part in state for value in part):
+            self.model._jax_state = dict(zip(names, state, strict=True))
+            self.model._jax_state_synced = False
+            self.model.jax_state_sync()
+
+    def _before_step(self, state: tuple | None) -> tuple | None:
+        """Count, and act on what the device decided a while ago."""
+        optimizer = self.optimizer
+        if optimizer.metalr_state is None:
+            return state
+        if self._host_step is None:
+            counters = self._value(optimizer.metalr_state.counters, state)
+            self._host_step = int(np.asarray(counters)[0])
+            self._interval = int(np.asarray(counters)[2])
+        step, interval = self._host_step, self._interval
+        self._host_step += self.model.steps_per_execution
+        if backend.name() == "torch":
+            optimizer.step_context.host_due = (step + 1) % interval == 0
+        if self._snapshot is None:
+            return state
+        watch = interval * -(-MIN_WATCH_STEPS // interval)
+        stride = self.model.steps_per_execution
+        if step % watch >= stride and self._watched is not None:
+            return state
+        return self._look(state, step // interval)
+
+    def _look(self, state: tuple | None, decision: int) -> tuple | None:
+        # What is read now was computed by the time of the last look: waiting
+        # for the newest value would stall the device.
+        seen, fresh = self._watched, self._scalars(state)
+        self._watched = fresh
+        if seen is None:
+            # Also after a resume, when the counters have come from a file.
+            seen = fresh
+            self.rollbacks_seen = scalar(fresh, "rollbacks")
+            self._snapshot_at = -SNAPSHOT_DECISIONS
+        vector = np.asarray(_to_host(seen))
+        if scalar(vector, "rollbacks") > self.rollbacks_seen:
+            self.rollbacks_seen = scalar(vector, "rollbacks")
+            return self._snapshot.restore(state)
+        self.check_hopeful(vector)
+        healthy = (
+            scalar(vector, "high_decisions") == 0.0
+            and scalar(vector, "cooldown") == 0.0
+            and scalar(vector, "consecutive_bad") == 0.0
+        )
+        due = decision - self._snapshot_at >= SNAPSHOT_DECISIONS
+        if healthy and due:
+            self._snapshot_at = decision
+            self._snapshot.take(state)
+        return state
+
+    def check_hopeful(self, vector: Any = None, steps: int = HOPELESS_STEPS):
+        """Raise if no loss was ever finite.
+
+        Args:
+            vector: Array of the run's scalars. Defaults to the present ones.
+            steps: Integer, steps to wait for one. Defaults to `10`.
+
+        Raises:
+            ValueError: after `steps` steps without a single finite loss.
+        """
+        if vector is None:
+            vector = _to_host(self._scalars(None))
+        skipped = scalar(vector, "skipped_steps")
+        if scalar(vector, "good_steps") == 0.0 and skipped >= steps:
+            raise ValueError(
+                f"The loss of all of the first {int(skipped)} steps is not "
+                "finite, though no step has moved the weights. No learning "
+                "rate can help: look for NaN or inf in the inputs, the "
+                "targets, the sample weights or the loss function."
+            )
+
+    def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
+        if state is None:
+            return variable.value
+        own = self.optimizer.metalr_state.variables
+        index = [id(v) for v in own].index(id(variable))
+        return state[2][index]
+
+    def _scalars(self, state: tuple | None) -> Any:
+        value = self._value(self.optimizer.metalr_state.scalars, state)
+        return backend.copy_value(value)
+
+    # -- Between epochs. ----------------------------------------------------
+
+    def begin_epoch(self, remaining_steps: int | None) -> None:
+        """Tell the run how long it is; the host counts anew from here.
+
+        Args:
+            remaining_steps: Integer, steps from here to the end of the run;
+                `None` leaves the horizon as it is.
+        """
+        self._host_step = None
+        optimizer = self.optimizer
+        if remaining_steps is None:
+            return
+        state = optimizer.metalr_state
+        if state is None:
+            optimizer.total_steps = remaining_steps
+            return
+        counters = np.asarray(_to_host(state.counters.value))
+        total = int(counters[0]) + remaining_steps
+        state.counters.assign(
+            np.array([counters[0], *optimizer.horizon(total)], "int32")
+        )
+
+    def trace_rows(self) -> np.ndarray:
+        """The trace so far, shape `(num_decisions, num_columns)`."""
+        state = self.optimizer.metalr_state
+        if state is None:
+            return np.zeros((0, 0), "float32")
+        rows = np.asarray(_to_host(state.trace.value))
+        rows = rows[np.isfinite(rows[:, 0])]
+        return rows[np.argsort(rows[:, 0], kind="stable")]
+
+    def count(self, name: str) -> int:
+        """A count among the run's scalars, 0 before the first step.
+
+        Args:
+            name: String, `"skipped_steps"` or `"rollbacks"`.
+        """
+        if self.optimizer.metalr_state is None:
+            return 0
+        return int(scalar(_to_host(self._scalars(None)), name))
+
+    def steps_done(self) -> int:
+        """Steps of the run so far, those before a resume too."""
+        state = self.optimizer.metalr_state
+        return 0 if state is None else int(_to_host(state.counters.value)[0])
+
+
+def _to_host(value: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(value)
+
+
+def _is_built(model: keras.Model) -> bool:
+    return all(layer.built for layer in model._flatten_layers())
+
+
+def _remove(reference: "weakref.ref[Session]") -> None:
+    session = reference()
+    if session is not None:
+        session.remove()
+
+
+def warn_once(message: str) -> None:
+    """One warning, attributed to the user's `fit`."""
+    warnings.warn(message, stacklevel=2)

@@ -1,0 +1,112 @@
+"""The last good weights: a copy on the device, refreshed rarely.
+
+A rollback must restore what the optimizer remembers too: momentum that has been
+gathered on the way to a cliff leads over it again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_metalr import backend
+from keras_metalr.optimizer import MeasuredOptimizer
+
+Tensor = Any
+
+
+class Snapshot:
+    """Copies of a model's weights, statistics and optimizer slots.
+
+    It costs the memory of the trainable weights and the optimizer's slots once
+    more, and the time to copy them at each `take`.
+
+    Args:
+        model: The compiled `keras.Model`, its optimizer being
+            a `MeasuredOptimizer`.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._values: list[list[Tensor | None]] | None = None
+
+    def take(self, state: tuple | None) -> None:
+        """Copy the present values.
+
+        Args:
+            state: On JAX the state that goes into the train step; else `None`.
+        """
+        groups = self._groups()
+        values = self._current(groups, state)
+        self._values = [
+            [backend.copy_value(value) if kept else None for value, kept in group]
+            for group in (
+                zip(current, [kept for _, kept in group], strict=True)
+                for current, group in zip(values, groups, strict=True)
+            )
+        ]
+
+    def restore(self, state: tuple | None) -> tuple | None:
+        """Put the copied values back, into the variables or the JAX state.
+
+        Args:
+            state: On JAX the state that goes into the train step; else `None`.
+
+        Returns:
+            The new state on JAX; else `None`.
+        """
+        if self._values is None:
+            return state
+        groups = self._groups()
+        if state is None:
+            for group, values in zip(groups, self._values, strict=True):
+                for (variable, _), value in zip(group, values, strict=True):
+                    if value is not None:
+                        variable.assign(value)
+            return None
+        current = self._current(groups, state)
+        merged = [
+            [
+                old if value is None else backend.copy_value(value)
+                for old, value in zip(group, values, strict=True)
+            ]
+            for group, values in zip(current, self._values, strict=True)
+        ]
+        return (*merged, *state[3:])
+
+    def _groups(self) -> list[list[tuple[keras.Variable, bool]]]:
+        """Variables in the order of the JAX state, and which are copied."""
+        model, optimizer = self._model, self._model.optimizer
+        own = len(optimizer.metalr_state.variables)
+        frozen = {
+            id(v)
+            for layer in model._flatten_layers()
+            for v in layer._trainable_variables
+        }
+        return [
+            [(v, True) for v in model.trainable_variables],
+            [
+                (v, _is_float(v) and id(v) not in frozen)
+                for v in model.non_trainable_variables
+            ],
+            [
+                (v, i >= own and _is_slot(optimizer, v))
+                for i, v in enumerate(optimizer.variables)
+            ],
+        ]
+
+    def _current(
+        self, groups: Sequence[Sequence[tuple]], state: tuple | None
+    ) -> list[list[Tensor]]:
+        if state is not None:
+            return [list(part) for part in state[:3]]
+        return [[v.value for v, _ in group] for group in groups]
+
+
+def _is_float(variable: keras.Variable) -> bool:
+    return bool(keras.backend.is_float_dtype(variable.dtype))
+
+
+def _is_slot(optimizer: MeasuredOptimizer, variable: keras.Variable) -> bool:
+    rates = {id(rate.original) for rate in optimizer.rates}
+    return _is_float(variable) and id(variable) not in rates

@@ -1,0 +1,136 @@
+"""The trace: one row a decision. What the phases and feedback learn from."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_metalr.decision import TRACE_COLUMNS
+
+
+class Trace:
+    """What a run measured and decided, one row a decision.
+
+    Columns: `step` (from 1), `loss` (mean over the interval), `learning_rate`
+    and `grad_norm` (of the interval's last step), the features (see
+    `keras_metalr.features.FEATURES`), `trust_ratio` (NaN where it could not be
+    measured), the controller's `output`, the `increment` of the log rate that
+    followed from it, and `event` (1: steps without a finite loss were skipped,
+    2: went back to the last good weights, 4: safe start; added up).
+
+    Args:
+        rows: Array of shape `(num_decisions, num_columns)`, float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> trace = Trace(np.zeros((2, len(TRACE_COLUMNS)), "float32"))
+    >>> len(trace), trace["loss"].shape
+    (2, (2,))
+    """
+
+    columns = TRACE_COLUMNS
+
+    def __init__(self, rows: np.ndarray | None = None) -> None:
+        if rows is None or rows.size == 0:
+            rows = np.zeros((0, len(TRACE_COLUMNS)), "float32")
+        if rows.ndim != 2 or rows.shape[1] != len(TRACE_COLUMNS):
+            raise ValueError(
+                "`rows` must have shape (num_decisions, "
+                f"{len(TRACE_COLUMNS)}). Received: shape {rows.shape}."
+            )
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        """One column, shape `(num_decisions,)`, float32."""
+        if column not in self.columns:
+            raise KeyError(
+                f"The trace has no column {column!r}. "
+                f"Expected one of {', '.join(self.columns)}."
+            )
+        return self.rows[:, self.columns.index(column)]
+
+    def to_dataframe(self) -> Any:
+        """The trace as a `pandas.DataFrame` (extra `[plots]`)."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "`Trace.to_dataframe` needs pandas: "
+                'pip install "keras_metalr[bench]"'
+            ) from error
+        return pd.DataFrame(self.rows, columns=list(self.columns))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace to a file.
+
+        Args:
+            path: String or path; the ending chooses the format: `.csv`, `.npz`
+                or `.parquet` (extra `[bench]`).
+
+        Raises:
+            ValueError: for any other ending.
+        """
+        target = pathlib.Path(path)
+        if target.suffix == ".csv":
+            header = ",".join(self.columns)
+            np.savetxt(
+                target,
+                self.rows,
+                delimiter=",",
+                header=header,
+                comments="",
+                fmt="%.9g",
+            )
+        elif target.suffix == ".npz":
+            np.savez_compressed(
+                target, rows=self.rows, columns=np.array(self.columns)
+            )
+        elif target.suffix == ".parquet":
+            self.to_dataframe().to_parquet(target)
+        else:
+            raise ValueError(
+                "`path` must end in .csv, .npz or .parquet. "
+                f"Received: path={str(path)!r}."
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Trace":
+        """Read what `save` wrote (`.csv` or `.npz`; never runs code).
+
+        Args:
+            path: String or path of the file.
+
+        Raises:
+            ValueError: if the columns are not this version's.
+        """
+        source = pathlib.Path(path)
+        if source.suffix == ".npz":
+            with np.load(source, allow_pickle=False) as data:
+                columns, rows = tuple(data["columns"].tolist()), data["rows"]
+        else:
+            with source.open(encoding="utf-8") as file:
+                columns = tuple(file.readline().strip().split(","))
+                rows = np.loadtxt(file, delimiter=",", ndmin=2)
+        if columns != cls.columns:
+            raise ValueError(
+                f"{str(path)!r} has columns {columns}; expected {cls.columns}."
+            )
+        return cls(np.asarray(rows, "float32"))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Loss and learning rate against step (extra `[plots]`).
+
+        Args:
+            ax: `matplotlib` axes to draw on. Defaults to `None`, new ones.
+
+        Returns:
+            The axes.
+        """
+        from keras_metalr.plotting import plot_trace
+
+        return plot_trace(self, ax=ax)

@@ -1,0 +1,239 @@
+"""The custom train step: the model's own, with measurement around it.
+
+    old random state -> the model's own step -> repair, replay, decide -> logs
+
+One file for the three backends. On JAX a step takes and returns all state; on
+TensorFlow and torch it works on the variables themselves.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_metalr import backend
+from keras_metalr.optimizer import MeasuredOptimizer
+
+Tensor = Any
+
+# Non-trainable variables above this many elements (a frozen kernel) are not
+# running statistics and need not be kept from one step to the next.
+MAX_STATISTIC = 65536
+# Smallest drop, relative to the loss, that the arithmetic of the forward pass
+# resolves: about 100 units of the last place in float32, 1 in half precision.
+RESOLUTION = {"float16": 1e-3, "bfloat16": 8e-3}
+RESOLUTION_FLOAT32 = 1.2e-5
+
+
+def hooked_compute_loss(
+    model: keras.Model, optimizer: MeasuredOptimizer
+) -> Callable[..., Tensor]:
+    """The model's `compute_loss`, seen by the optimizer.
+
+    This is a public override point that Keras's own train step and a user's
+    own both go through, and the only one that has the true loss of the batch:
+    what stands in `logs` is a mean over the epoch so far.
+    """
+    original = model.compute_loss
+    signature = inspect.signature(original)
+
+    def compute_loss(*args: Any, **kwargs: Any) -> Tensor:
+        loss = original(*args, **kwargs)
+        arguments = dict(signature.bind(*args, **kwargs).arguments)
+        arguments.update(arguments.pop("kwargs", {}))
+        optimizer.step_context.see_loss(loss, arguments)
+        return loss
+
+    return compute_loss
+
+
+def measured_train_step(
+    model: keras.Model, optimizer: MeasuredOptimizer
+) -> Callable[..., Any]:
+    """The model's `train_step`, measured; same signature on each backend."""
+    original = model.train_step
+    compute_loss = model.compute_loss
+    context = optimizer.step_context
+    resolution = RESOLUTION.get(
+        str(getattr(model, "compute_dtype", "float32")), RESOLUTION_FLOAT32
+    )
+
+    def stateful(data: Any) -> dict[str, Tensor]:
+        statistics, seeds = _small_state(model)
+        with backend.measuring():
+            # On torch what is random is drawn on the host: kept where needed.
+            random_state = (
+                backend.random_state() if context.host_due else None
+            )
+            old_statistics = [ops.copy(v) for v in statistics]
+            old_seeds = [ops.copy(v) for v in seeds]
+        with context.step(model):
+            logs = original(data)
+        _check_applied(model, context.applied)
+
+        def loss_after() -> Tensor:
+            with backend.measuring():
+                values = dict(zip(map(id, seeds), old_seeds, strict=True))
+                after = backend.random_state()
+                backend.set_random_state(random_state)
+                loss = _replay(
+                    model,
+                    compute_loss,
+                    data,
+                    context.arguments,
+                    [ops.convert_to_tensor(v) for v in model.trainable_variables],
+                    [
+                        values.get(id(v), ops.convert_to_tensor(v))
+                        for v in model.non_trainable_variables
+                    ],
+                )
+                backend.set_random_state(after)
+                return backend.across_replicas([loss])[0]
+
+        if optimizer.settings.guard:
+            _keep_statistics(optimizer, statistics, old_statistics)
+        return {**logs, **optimizer.finish_step(loss_after, resolution)}
+
+    def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
+        with context.step(model):
+            logs, (weights, others, slots, metrics) = original(state, data)
+        _check_applied(model, context.applied)
+        others = list(others)
+        seeds = {id(v) for v in _small_state(model)[1]}
+        finite = _finite(optimizer, slots)
+        replayed = []
+        for i, variable in enumerate(model.non_trainable_variables):
+            if id(variable) in seeds:
+                replayed.append(state[1][i])
+            elif optimizer.settings.guard and _is_statistic(variable):
+                others[i] = ops.where(finite, others[i], state[1][i])
+                replayed.append(others[i])
+            else:
+                replayed.append(others[i])
+        mapping = list(zip(optimizer.variables, slots, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            extra = optimizer.finish_step(
+                lambda: _replay(
+                    model,
+                    compute_loss,
+                    data,
+                    context.arguments,
+                    weights,
+                    replayed,
+                ),
+                resolution,
+            )
+        slots = [scope.get_current_value(v) for v in optimizer.variables]
+        return {**logs, **extra}, (weights, others, slots, metrics)
+
+    return stateless if backend.name() == "jax" else stateful
+
+
+def _check_applied(model: keras.Model, applied: bool) -> None:
+    if not applied:
+        raise ValueError(
+            f"The `train_step` of {model.name!r} did not apply gradients "
+            "through `self.optimizer`, so there is no learning rate for "
+            "MetaLR to control. Call `self.optimizer.apply_gradients(...)` "
+            "(`self.optimizer.stateless_apply(...)` on JAX) in it."
+        )
+
+
+def _is_statistic(variable: keras.Variable) -> bool:
+    size = 1
+    for width in variable.shape:
+        size *= width
+    floating = keras.backend.is_float_dtype(variable.dtype)
+    return bool(floating and size <= MAX_STATISTIC)
+
+
+def _small_state(model: keras.Model) -> tuple[list, list]:
+    """Non-trainable variables: running statistics, and random seeds."""
+    statistics, seeds = [], []
+    for variable in model.non_trainable_variables:
+        if _is_statistic(variable):
+            statistics.append(variable)
+        elif "int" in str(variable.dtype) and len(variable.shape) <= 1:
+            seeds.append(variable)
+    return statistics, seeds
+
+
+
+
+def _keep_statistics(
+    optimizer: MeasuredOptimizer,
+    statistics: Sequence[keras.Variable],
+    old: Sequence[Tensor],
+) -> None:
+    """Running statistics do not learn from a batch that is not finite."""
+    with backend.measuring():
+        finite = optimizer.metalr_state.read()["finite"] > 0.5
+        for variable, value in zip(statistics, old, strict=True):
+            variable.assign(ops.where(finite, variable, value))
+
+
+def _finite(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:
+    mapping = list(zip(optimizer.variables, slots, strict=True))
+    with keras.StatelessScope(state_mapping=mapping):
+        return optimizer.metalr_state.read()["finite"] > 0.5
+
+
+def _replay(
+    model: keras.Model,
+    compute_loss: Callable[..., Tensor],
+    data: Any,
+    arguments: dict[str, Any],
+    weights: Sequence[Tensor],
+    others: Sequence[Tensor],
+) -> Tensor:
+    """The step's own forward pass and loss, at the weights it led to.
+
+    Same batch, same dropout masks (the random state is the old one), training
+    mode: it differs from the loss of the step in the weights alone. Nothing it
+    writes (running statistics, metrics) leaves the stateless scope.
+    """
+    try:
+        loss = _forward_loss(
+            model, compute_loss, data, arguments, weights, others
+        )
+    except Exception as error:
+        warnings.warn(
+            "MetaLR cannot run this model's forward pass again after an "
+            "update, so it goes without the trust ratio, and decides less "
+            f"well. The cause: {type(error).__name__}: {error}",
+            stacklevel=2,
+        )
+        return ops.convert_to_tensor(float("nan"), dtype="float32")
+    return ops.where(ops.isnan(loss), float("inf"), loss)
+
+
+def _forward_loss(
+    model: keras.Model,
+    compute_loss: Callable[..., Tensor],
+    data: Any,
+    arguments: dict[str, Any],
+    weights: Sequence[Tensor],
+    others: Sequence[Tensor],
+) -> Tensor:
+    x = arguments.get("x")
+    if x is None:
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+    kwargs = {"training": True} if model._call_has_training_arg else {}
+    y_pred, _, losses = model.stateless_call(
+        list(weights), list(others), x, return_losses=True, **kwargs
+    )
+    mapping = list(zip(model.trainable_variables, weights, strict=True))
+    mapping += list(zip(model.non_trainable_variables, others, strict=True))
+    # `add_loss` and regularizers: the protocol of Keras's own JAX trainer.
+    model._losses_override.clear()
+    if losses:
+        model._losses_override = losses
+    try:
+        with keras.StatelessScope(state_mapping=mapping):
+            loss = compute_loss(**{**arguments, "y_pred": y_pred})
+    finally:
+        model._losses_override.clear()
+    return ops.cast(ops.reshape(loss, ()), "float32")

@@ -1,0 +1,141 @@
+"""How the controller's output moves the learning rate. Pure functions.
+
+The rate lives in log space and moves by bounded increments, once a decision:
+`log rate += 0.5 tanh(output)`. An output of 0 leaves the rate where it is, so a
+controller that has learned nothing is plain training.
+"""
+
+import math
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+NUM_DECISIONS = 200
+MAX_INCREMENT = 0.5
+
+# Safe start: the first updates are this long, relative to the weights. Ten
+# times less than what most trained networks bear, and what a pretrained encoder
+# bears (the measurements are in docs/design.md).
+START_RATIO = 1e-4
+START_STEPS = 12
+RAMP_LIMIT = 100.0
+RAMP_TOLERANCE = 1.5
+
+# Between these the trust ratio lets the rate grow from not at all to freely.
+TRUST_FLOOR = 0.85
+TRUST_FREE = 1.0
+
+# Absolute limits of the rate, where the user sets none.
+MIN_RATE = 1e-12
+MAX_RATE = 1e6
+
+
+def decision_interval(
+    total_steps: int, accumulation_steps: int = 1
+) -> tuple[int, int]:
+    """Steps from one decision to the next, and decisions in the whole run.
+
+    A run is about `NUM_DECISIONS` decisions, however long it is: the same
+    controller that decides well every 10 of 2,000 steps lets the rate run away
+    when it decides at every one of them.
+
+    Args:
+        total_steps: Integer (>= 1), steps (batches) in the run.
+        accumulation_steps: Integer (>= 1), batches to one weight update.
+            Defaults to `1`.
+
+    Returns:
+        Tuple `(interval, num_decisions)` of integers (>= 1).
+
+    Example:
+
+    >>> decision_interval(2000)
+    (10, 200)
+    >>> decision_interval(50)
+    (1, 50)
+    """
+    updates = max(1, total_steps // accumulation_steps)
+    interval = max(1, round(updates / NUM_DECISIONS)) * accumulation_steps
+    return interval, max(1, math.ceil(total_steps / interval))
+
+
+def increment(output: Tensor, trust_mean: Tensor) -> Tensor:
+    """Change of the log rate, in [-0.5, 0.5].
+
+    Growth, and only growth, is capped by the trust ratio: where the loss no
+    longer falls as the gradient promised, a longer step cannot be justified.
+
+    Args:
+        output: Scalar, the controller's output, any float.
+        trust_mean: Scalar, running mean of the trust ratio.
+
+    Returns:
+        Scalar float32; 0 for an output that is not a number.
+    """
+    output = ops.where(ops.isfinite(output), output, 0.0)
+    wanted = MAX_INCREMENT * ops.tanh(output)
+    room = (trust_mean - TRUST_FLOOR) / (TRUST_FREE - TRUST_FLOOR)
+    return ops.minimum(wanted, MAX_INCREMENT * ops.clip(room, 0.0, 1.0))
+
+
+def bound(
+    log_multiplier: Tensor,
+    log_base: Tensor,
+    log_min: float,
+    log_max: float,
+) -> Tensor:
+    """Keep `base * multiplier` within the limits; returns the log multiplier.
+
+    Args:
+        log_multiplier: Scalar, log of the factor on the user's rate.
+        log_base: Scalar, log of the user's own rate at this step.
+        log_min: Float, log of the smallest rate allowed.
+        log_max: Float, log of the largest rate allowed.
+    """
+    return ops.clip(log_multiplier, log_min - log_base, log_max - log_base)
+
+
+def first_log_rate(
+    weight_norm: Tensor, gradient_norm: Tensor, num_coordinates: int
+) -> Tensor:
+    """Log of a first rate that no optimizer can do harm with.
+
+    Unknown yet is how long the optimizer's direction is. It is at most about
+    the gradient's length (SGD and its kin) or 4 per coordinate (Adam, RMSprop,
+    Lion, Muon and their kin), so the larger of the two is taken; `ramp` then
+    finds the rest from the updates that really come.
+
+    Args:
+        weight_norm: Scalar, Euclidean norm of the weights.
+        gradient_norm: Scalar, Euclidean norm of the first gradient.
+        num_coordinates: Integer, number of trainable weights.
+    """
+    scale = math.sqrt(num_coordinates)
+    longest = ops.maximum(gradient_norm, 4.0 * scale)
+    # Weights that start at zero have no scale of their own: take 0.01 each.
+    length = ops.maximum(weight_norm, 0.01 * scale)
+    return ops.log(START_RATIO * length / longest)
+
+
+def ramp(
+    update_norm: Tensor, weight_norm: Tensor, num_coordinates: int
+) -> tuple[Tensor, Tensor]:
+    """One step of the safe start: towards updates of `START_RATIO`.
+
+    Args:
+        update_norm: Scalar, Euclidean norm of the update that just came.
+        weight_norm: Scalar, Euclidean norm of the weights.
+        num_coordinates: Integer, number of trainable weights.
+
+    Returns:
+        Tuple `(log_factor, done)`: what to add to the log rate, within
+        +-log(100), and 1.0 once the update is as long as it should be.
+    """
+    length = ops.maximum(weight_norm, 0.01 * math.sqrt(num_coordinates))
+    limit = math.log(RAMP_LIMIT)
+    target = ops.log(START_RATIO * length) - ops.log(update_norm + 1e-30)
+    target = ops.where(ops.isfinite(target), target, -limit)
+    done = ops.abs(target) <= math.log(RAMP_TOLERANCE)
+    return ops.clip(target, -limit, limit), ops.cast(done, "float32")

@@ -1,0 +1,74 @@
+"""Reads a prepared TensorFlow Datasets folder; downloads only when asked."""
+
+from typing import Any
+
+from keras_metalr.workloads.workload import DataNotAvailableError
+
+_TFDS_MISSING = (
+    "TensorFlow Datasets is not installed. Install it with "
+    '`pip install "keras_metalr[data]"`.'
+)
+
+
+def is_prepared(name: str) -> bool:
+    """Whether a data set is prepared on this machine.
+
+    Looks in `TFDS_DATA_DIR` when that is set, or else in
+    `~/tensorflow_datasets`.
+
+    Args:
+        name: String, the name in TensorFlow Datasets, such as
+            `"fashion_mnist"`.
+
+    Returns:
+        Boolean. `False` also when TensorFlow Datasets is not installed.
+    """
+    try:
+        return bool(_builder(name).is_prepared())
+    except ImportError:
+        return False
+
+
+def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
+    """Read one split of a data set into arrays.
+
+    Args:
+        name: String, the name in TensorFlow Datasets.
+        split: String, such as `"train[:1000]"`.
+        download: Boolean, whether to download a data set that is not there.
+            Defaults to `False`.
+
+    Returns:
+        Dict from feature name to array.
+
+    Raises:
+        DataNotAvailableError: If the data set is not prepared and `download`
+            is `False`.
+    """
+    builder = _builder(name)
+    if not builder.is_prepared():
+        if not download:
+            raise DataNotAvailableError(
+                f"The data set {name!r} was not found in {_folder(builder)}. "
+                "Set `TFDS_DATA_DIR` to the folder that holds it, or download "
+                f'it with `python -c "import tensorflow_datasets as tfds; '
+                f"tfds.load('{name}')\"`."
+            )
+        builder.download_and_prepare()
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(split=split, batch_size=-1)
+    return tfds.as_numpy(dataset)
+
+
+def _folder(builder: Any) -> str:
+    # The folder that was searched, without this data set's own subfolders.
+    return str(getattr(builder, "_data_dir_root", builder.data_dir))
+
+
+def _builder(name: str) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(f"{_TFDS_MISSING} ({error})") from error
+    return tfds.builder(name)

@@ -1,0 +1,218 @@
+"""What a training task is: data, model, optimizer, loss, budget and target.
+
+Everything that compares two ways of training goes through these two classes,
+so that every method sees the same examples in the same order.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+_TENSORFLOW_MISSING = (
+    "The workloads read their batches through `tf.data`, on every Keras "
+    "backend. TensorFlow is not installed. Install it with "
+    '`pip install "keras_metalr[data]"`.'
+)
+
+
+class DataNotAvailableError(RuntimeError):
+    """Raised when a data set or a pretrained model is not on this machine.
+
+    The message says what was looked for, where, and how to get it.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Training and validation examples held in memory.
+
+    Args:
+        x_train: Array, or dict of arrays, of shape `(num_train, ...)`.
+        y_train: Integer array of class numbers, shape `(num_train,)`.
+        x_validation: Like `x_train`, shape `(num_validation, ...)`.
+        y_validation: Like `y_train`, shape `(num_validation,)`.
+        augment: Callable or `None`. Takes a seed and returns a function from
+            a batch of `x` to a batch of `x`, which runs inside `tf.data`.
+            Applied to training batches alone. Defaults to `None`.
+    """
+
+    x_train: Any
+    y_train: np.ndarray
+    x_validation: Any
+    y_validation: np.ndarray
+    augment: Callable[[int], Callable[[Any], Any]] | None = None
+
+    @property
+    def num_train(self) -> int:
+        """Number of training examples."""
+        return len(self.y_train)
+
+    @property
+    def num_validation(self) -> int:
+        """Number of validation examples."""
+        return len(self.y_validation)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in one pass over the training examples."""
+        return max(1, self.num_train // batch_size)
+
+    def train_batches(self, batch_size: int, seed: int) -> Any:
+        """Return an endless `tf.data.Dataset` of shuffled training batches.
+
+        The order depends on `seed` alone: not on the backend, and not on how
+        many random numbers the model or a callback has drawn. Every batch is
+        full, so that no backend compiles a second step for a short one; what
+        is left over at the end of a pass is seen in another pass.
+
+        Args:
+            batch_size: Integer, examples in a batch.
+            seed: Integer. Fixes the order and the augmentation.
+
+        Returns:
+            A `tf.data.Dataset` of `(x, y)`. Pass `steps_per_epoch` to `fit`.
+        """
+        tf = _import_tensorflow()
+        # Tensors once, outside the map: a NumPy array captured inside would
+        # be copied into the graph as a constant.
+        tensors = tf.nest.map_structure(
+            tf.convert_to_tensor, (self.x_train, self.y_train)
+        )
+        batch_size = min(batch_size, self.num_train)
+
+        def shuffled_pass(number: Any) -> Any:
+            # Stateless: `Dataset.shuffle` mixes in TensorFlow's global seed.
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(self.num_train), seed=tf.stack([seed, number])
+            )
+            order = tf.data.Dataset.from_tensor_slices(order)
+            return order.batch(batch_size, drop_remainder=True)
+
+        def examples(index: Any) -> Any:
+            return tf.nest.map_structure(
+                lambda tensor: tf.gather(tensor, index), tensors
+            )
+
+        passes = tf.data.Dataset.counter()
+        batches = passes.flat_map(shuffled_pass).map(examples)
+        if self.augment is not None:
+            augment = self.augment(seed)
+            # One call at a time: parallel calls would draw their random
+            # numbers in an order that differs from run to run.
+            batches = batches.map(lambda x, y: (augment(x), y))
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def validation_batches(self, batch_size: int) -> Any:
+        """Return a `tf.data.Dataset` of the validation examples in order.
+
+        Args:
+            batch_size: Integer, examples in a batch. The last batch may be
+                smaller.
+
+        Returns:
+            A finite `tf.data.Dataset` of `(x, y)`.
+        """
+        tf = _import_tensorflow()
+        return (
+            tf.data.Dataset.from_tensor_slices(
+                (self.x_validation, self.y_validation)
+            )
+            .batch(batch_size)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training task: data, model, optimizer, loss, budget and target.
+
+    Args:
+        name: String, the name in the registry.
+        load_data: Callable without arguments that returns a `Data`. Raises
+            `DataNotAvailableError` when the data is not on this machine.
+        build_model: Callable without arguments that returns a new, uncompiled
+            `keras.Model` whose output is logits, shape `(batch, classes)`.
+        make_optimizer: Callable from a learning rate (a float or a
+            `keras.optimizers.schedules.LearningRateSchedule`) to a new
+            `keras.optimizers.Optimizer`.
+        loss: Keras loss. Must take logits.
+        metrics: Tuple of metric names. Defaults to `("accuracy",)`.
+        batch_size: Integer, examples in a batch.
+        epochs: Integer, the budget.
+        learning_rate: Float, the usual rate for this task.
+        target_accuracy: Float in [0, 1], the validation accuracy that counts
+            as trained.
+        options: Mapping of what this workload was made with, kept in the
+            record of a run. Defaults to an empty mapping.
+
+    Raises:
+        ValueError: If `batch_size` or `epochs` is below 1.
+
+    Example:
+
+        workload = keras_metalr.workloads.get("digits")
+        data = workload.load_data()
+        model = workload.compiled_model(learning_rate=1e-3)
+        model.fit(
+            data.train_batches(workload.batch_size, seed=0),
+            shuffle=False,  # The batches come shuffled.
+            steps_per_epoch=data.steps_per_epoch(workload.batch_size),
+            validation_data=data.validation_batches(workload.batch_size),
+        )
+    """
+
+    name: str
+    load_data: Callable[[], Data]
+    build_model: Callable[[], keras.Model]
+    make_optimizer: Callable[[Any], keras.optimizers.Optimizer]
+    loss: Any
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    target_accuracy: float
+    metrics: tuple[str, ...] = ("accuracy",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. "
+                    f"Received: {name}={getattr(self, name)}."
+                )
+
+    def compiled_model(self, learning_rate: Any = None) -> keras.Model:
+        """Return a new model, compiled with this workload's optimizer.
+
+        Args:
+            learning_rate: Float or a learning rate schedule. Defaults to
+                `None`, the workload's own rate.
+
+        Returns:
+            A compiled `keras.Model` with fresh weights.
+        """
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        model = self.build_model()
+        model.compile(
+            optimizer=self.make_optimizer(rate),
+            loss=self.loss,
+            metrics=list(self.metrics),
+        )
+        return model
+
+    def replace(self, **changes: Any) -> "Workload":
+        """Return a copy with some fields changed, such as `batch_size`."""
+        return replace(self, **changes)
+
+
+def _import_tensorflow() -> Any:
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(_TENSORFLOW_MISSING) from error
+    return tf

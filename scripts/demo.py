@@ -1,0 +1,221 @@
+"""Trains small networks from four starting rates, with and without MetaLR.
+
+Takes about two minutes on two CPU cores. Prints a table and saves a picture,
+`demo.png`. The digits come with scikit-learn; Fashion-MNIST is used when
+TensorFlow Datasets has it already (nothing is downloaded).
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STARTING_RATES = (1e-5, 1e-3, 1e-1, 10.0)
+METHODS = {"static": "static rate", "metalr": "MetaLR"}
+FASHION_MNIST_COMMAND = (
+    'python -c "import tensorflow_datasets as tfds; '
+    "tfds.load('fashion_mnist')\""
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs, print the table, save the picture."""
+    arguments = _parser().parse_args(argv)
+    # TensorFlow tells of CPU features, and of functions that are traced more
+    # than once; here each run has its own model.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    from rich.console import Console
+
+    console = Console()
+    try:
+        columns = _make_runs(arguments, console)
+        for group in _tables(columns):
+            console.print(group)
+        path = _save_picture(columns, Path(arguments.output))
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    console.print(f"Picture: {path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--output", default=".", help="folder for demo.png (default: here)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=8, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=240,
+        help="training steps of each run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--controller",
+        default="general",
+        help="name or folder of a controller preset (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--digits-only", action="store_true", help="leave out Fashion-MNIST"
+    )
+    return parser
+
+
+def _workloads(digits_only: bool, console: Any) -> dict[str, Any]:
+    from keras_metalr import workloads
+    from keras_metalr.workloads import tfds_source
+
+    chosen = {"Digits": workloads.get("digits")}
+    if digits_only:
+        return chosen
+    if tfds_source.is_prepared("fashion_mnist"):
+        chosen["Fashion-MNIST"] = workloads.get(
+            "fashion_mnist_cnn", train_examples=3000, validation_examples=500
+        )
+    else:
+        console.print(
+            "Fashion-MNIST is not on this machine and is left out. To have "
+            f"it: {FASHION_MNIST_COMMAND}",
+            highlight=False,
+        )
+    return chosen
+
+
+def _make_runs(
+    arguments: argparse.Namespace, console: Any
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the runs by (data, method), then by starting rate."""
+    from rich.progress import BarColumn
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress
+    from rich.progress import TextColumn
+    from rich.progress import TimeElapsedColumn
+
+    from keras_metalr.benchmark import RunConfig
+    from keras_metalr.benchmark import run
+
+    chosen = _workloads(arguments.digits_only, console)
+    options = {"static": {}, "metalr": {"controller": arguments.controller}}
+    columns: dict[tuple[str, str], dict[str, Any]] = {}
+    progress = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    with progress:
+        num_runs = len(chosen) * len(METHODS) * len(STARTING_RATES)
+        task = progress.add_task("", total=num_runs)
+        for title, workload in chosen.items():
+            data = workload.load_data()
+            for method, method_title in METHODS.items():
+                group = columns.setdefault((title, method_title), {})
+                for rate in STARTING_RATES:
+                    progress.update(
+                        task,
+                        description=f"{title}, {method_title}, from {rate:g}",
+                    )
+                    config = RunConfig(
+                        method=method,
+                        learning_rate=rate,
+                        seed=arguments.seed,
+                        epochs=arguments.epochs,
+                        steps=arguments.steps,
+                        record_steps=True,
+                        method_options=options[method],
+                    )
+                    group[f"from {rate:g}"] = run(workload, config, data=data)
+                    progress.advance(task)
+        progress.update(task, description="done")
+    return columns
+
+
+def _tables(columns: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
+    """One table a data set; a run that learned nothing is red."""
+    from rich.table import Table
+
+    tables: dict[str, Any] = {}
+    for (title, method_title), group in columns.items():
+        table = tables.get(title)
+        if table is None:
+            first = next(iter(group.values()))
+            target = first.config["target_accuracy"]
+            table = tables[title] = Table(title=title, title_justify="left")
+            table.add_column("method")
+            for name in (
+                "start",
+                "validation accuracy",
+                "validation loss",
+                "F1",
+                f"epochs to {target:g}",
+                "stability",
+            ):
+                table.add_column(name, justify="right")
+        for label, result in group.items():
+            table.add_row(
+                method_title,
+                label.removeprefix("from "),
+                *_cells(result),
+                style="red" if _has_failed(result) else None,
+            )
+        table.add_section()
+    captions = list(tables.values())
+    if captions:
+        captions[-1].caption = (
+            "F1: mean over the classes. Stability: variance of the training "
+            "loss over the second half of the run; smaller is steadier. "
+            "Red: no better than guessing."
+        )
+    return captions
+
+
+def _cells(result: Any) -> list[str]:
+    figures = result.results
+    is_missed = figures["epochs_to_target"] == float("inf")
+    return [
+        f"{figures['eval_accuracy']:.3f}",
+        "diverged (nan)" if result.diverged else f"{figures['eval_loss']:.3g}",
+        f"{figures['eval_f1']:.3f}",
+        "missed" if is_missed else f"{figures['epochs_to_target']:.0f}",
+        f"{figures['stability_last_half']:.2g}",
+    ]
+
+
+def _has_failed(result: Any) -> bool:
+    # Both data sets have ten classes of about one size.
+    return result.diverged or result.results["eval_accuracy"] < 0.2
+
+
+def _save_picture(
+    columns: dict[tuple[str, str], dict[str, Any]], folder: Path
+) -> Path:
+    from keras_metalr.plotting import plot_comparison
+
+    figure = plot_comparison(
+        {
+            f"{title}: {method}": runs
+            for (title, method), runs in columns.items()
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "demo.png"
+    figure.savefig(path)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""Real, short runs on the digits."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import Controller
+from keras_metalr import workloads
+from keras_metalr.benchmark import COMPETITORS
+from keras_metalr.benchmark import Competitor
+from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark import run
+
+
+@pytest.fixture(scope="module")
+def digits():
+    workload = workloads.get("digits")
+    return workload, workload.load_data()
+
+
+@pytest.fixture(scope="session")
+def controller_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("controller") / "untrained"
+    Controller().save_to_preset(str(folder))
+    return str(folder)
+
+
+def _linear_model():
+    # Without an activation, which may turn NaN into 0.
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, outputs)
+
+
+def test_static_run_has_every_figure(digits):
+    workload, data = digits
+    result = run(workload, RunConfig(epochs=2), data=data)
+    figures = result.results
+    for name in (
+        "eval_loss",
+        "eval_accuracy",
+        "eval_f1",
+        "eval_runtime",
+        "eval_samples_per_second",
+        "eval_steps_per_second",
+        "epoch",
+    ):
+        assert math.isfinite(figures[name]), name
+    assert figures["eval_loss"] == pytest.approx(
+        result.history["val_loss"][-1], rel=1e-4
+    )
+    assert figures["eval_accuracy"] > 0.5
+    assert figures["eval_f1"] == pytest.approx(
+        figures["eval_accuracy"], abs=0.1
+    )
+    assert figures["num_steps"] == 44
+    assert figures["num_weights"] == 38_282
+    assert figures["epoch"] == pytest.approx(44 * 64 / 1437)
+    assert result.config["learning_rate"] == workload.learning_rate
+    assert result.curves["loss"]["per"] == "epoch"
+    assert result.curves["loss"]["step"] == [22, 44]
+    assert not result.diverged and not result.resumed and result.path is None
+
+
+def test_record_is_written_once_and_read_back(digits, tmp_path):
+    workload, data = digits
+    config = RunConfig(steps=6, learning_rate=0.01)
+    first = run(workload, config, data=data, output=tmp_path)
+    assert first.path.parent == tmp_path
+    text = first.path.read_text()
+    again = run(workload, config, output=tmp_path)
+    assert again.resumed
+    assert again.results == first.results
+    assert again.curves == first.curves
+    assert first.path.read_text() == text
+    other = run(workload, RunConfig(steps=7), data=data, output=tmp_path)
+    assert not other.resumed
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_record_names_no_machine(digits, tmp_path):
+    import getpass
+    import socket
+
+    workload, data = digits
+    result = run(workload, RunConfig(steps=2), data=data, output=tmp_path)
+    content = json.loads(result.path.read_text())
+    assert content["environment"]["backend"] == keras.backend.backend()
+    assert content["environment"]["versions"]["keras"] == keras.__version__
+    for secret in (socket.gethostname(), str(tmp_path)):
+        assert secret not in result.path.read_text()
+    assert f'"{getpass.getuser()}"' not in result.path.read_text()
+
+
+def test_one_seed_gives_one_run_and_every_method_the_same_start(digits):
+    workload, data = digits
+
+    def losses(**changes):
+        config = RunConfig(**{"steps": 4, "record_steps": True, **changes})
+        curve = run(workload, config, data=data).curves["loss"]
+        assert curve["per"] == "step"
+        assert curve["step"] == [1, 2, 3, 4]
+        return curve["value"]
+
+    static = losses()
+    np.testing.assert_allclose(losses(), static, rtol=1e-4)
+    cosine = losses(method="cosine")
+    assert cosine[0] == pytest.approx(static[0], rel=1e-5)
+    assert losses(seed=1)[0] != pytest.approx(static[0], rel=1e-5)
+
+
+def test_step_losses_are_those_of_the_batches(digits):
+    workload, data = digits
+    # So small a rate that the weights stay: the losses are those of the
+    # untrained model, batch by batch.
+    config = RunConfig(
+        learning_rate=1e-12, steps=5, epochs=1, record_steps=True, seed=4
+    )
+    curve = run(workload, config, data=data).curves["loss"]
+    keras.utils.set_random_seed(4)
+    model = workload.compiled_model()
+    batches = data.train_batches(workload.batch_size, seed=4).take(5)
+    expected = [
+        model.test_on_batch(x, y, return_dict=True)["loss"]
+        for x, y in batches.as_numpy_iterator()
+        if model.reset_metrics() is None
+    ]
+    np.testing.assert_allclose(curve["value"], expected, rtol=1e-4)
+
+
+def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
+    _, data = digits
+    workload = workloads.get("digits", optimizer="sgd").replace(
+        build_model=_linear_model
+    )
+    config = RunConfig(
+        learning_rate=1e30, steps=12, epochs=4, record_steps=True
+    )
+    result = run(workload, config, data=data, output=tmp_path)
+    assert result.diverged
+    assert len(result.history["loss"]) == 1
+    assert result.results["epochs_to_target"] == math.inf
+    assert result.results["stability"] == math.inf
+    assert 0.0 <= result.results["eval_f1"] < 0.5
+    assert run(workload, config, output=tmp_path).diverged
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"),
+    [(3, None, (3, 22)), (None, 30, (2, 15)), (5, 10, (5, 2)), (2, 5, (2, 3))],
+)
+def test_budget(digits, epochs, steps, expected):
+    workload, data = digits
+    result = run(
+        workload,
+        RunConfig(epochs=epochs, steps=steps, learning_rate=1e-3),
+        data=data,
+    )
+    num_epochs, steps_per_epoch = expected
+    assert len(result.history["loss"]) == num_epochs
+    assert result.results["num_steps"] == num_epochs * steps_per_epoch
+
+
+def test_cosine_warms_up_and_ends_at_zero(digits):
+    workload, data = digits
+    config = RunConfig(method="cosine", learning_rate=0.02, steps=20)
+    curve = run(workload, config, data=data).curves["learning_rate"]
+    assert curve["step"] == list(range(1, 21))
+    assert np.argmax(curve["value"]) == 2
+    assert max(curve["value"]) == pytest.approx(0.02, rel=1e-5)
+    assert curve["value"][-1] < 1e-3
+
+
+def test_metalr_run_has_the_trace(digits, controller_folder, tmp_path):
+    workload, data = digits
+    config = RunConfig(
+        method="metalr",
+        learning_rate=10.0,
+        steps=10,
+        epochs=2,
+        method_options={"controller": controller_folder},
+    )
+    result = run(workload, config, data=data, output=tmp_path)
+    assert math.isfinite(result.results["eval_loss"])
+    assert len(result.trace) > 0
+    for name in ("loss", "learning_rate"):
+        assert result.curves[name]["per"] == "decision"
+        np.testing.assert_allclose(
+            result.curves[name]["value"], result.trace[name]
+        )
+    assert len(result.history["learning_rate"]) == 2
+    assert run(workload, config, output=tmp_path).results == result.results
+
+
+def test_a_new_method_needs_a_function_and_a_name(digits, monkeypatch):
+    workload, data = digits
+
+    def halved(learning_rate, num_steps, by=2.0):
+        return Competitor(learning_rate / by)
+
+    monkeypatch.setitem(COMPETITORS, "halved", halved)
+    config = RunConfig(
+        method="halved",
+        learning_rate=0.01,
+        steps=2,
+        method_options={"by": 4.0},
+    )
+    curve = run(workload, config, data=data).curves["learning_rate"]
+    assert curve["value"] == [0.0025, 0.0025]
+
+
+def test_mixed_precision_is_on_inside_the_run_alone(digits):
+    workload, data = digits
+    config = RunConfig(steps=3, mixed_precision="on")
+    before = keras.config.dtype_policy().name
+    result = run(workload, config, data=data)
+    assert result.config["mixed_precision"].startswith("mixed_")
+    assert math.isfinite(result.results["eval_loss"])
+    assert keras.config.dtype_policy().name == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "magic"}, "method='magic'"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"steps": -1}, "steps=-1"),
+        ({"mixed_precision": "half"}, "mixed_precision='half'"),
+    ],
+)
+def test_config_out_of_range(digits, arguments, message):
+    workload, data = digits
+    with pytest.raises(ValueError, match=message):
+        run(workload, RunConfig(**arguments), data=data)

@@ -1,0 +1,58 @@
+"""Makes a test run repeatable and quiet, on any backend."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read once, by the libraries below, when they are imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+# On a GPU: full float32 precision, and no process takes the whole memory.
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+# Where both are installed, PyTorch goes first: imported after TensorFlow it
+# can crash the process.
+if importlib.util.find_spec("torch") is not None:
+    import torch  # noqa: F401
+
+import hypothesis
+import keras
+import pytest
+
+# The first example of a property compiles, which takes seconds. The examples
+# are the same in every run; `--hypothesis-profile=explore` draws new ones.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True
+)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_report_header() -> str:
+    """Name the backend: it is fixed for the process."""
+    return f"keras: {keras.__version__} on {keras.backend.backend()}"
+
+
+@pytest.fixture(autouse=True)
+def same_start_for_every_test() -> Iterator[None]:
+    """Seed Python, NumPy and the backend; undo a change of dtype policy."""
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(1234)
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def tfds_dir() -> Path:
+    """The folder of the prepared TensorFlow Datasets; skips without one."""
+    default = Path.home() / "tensorflow_datasets"
+    folder = Path(os.environ.get("TFDS_DATA_DIR", default))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        pytest.skip(
+            f"No prepared data sets in {folder}. Set TFDS_DATA_DIR to the "
+            "folder that holds them."
+        )
+    return folder

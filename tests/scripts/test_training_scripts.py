@@ -1,0 +1,105 @@
+"""The scripts, run as a person runs them."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def _run(script, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, SCRIPTS / script, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def _last_line(text):
+    return text.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def controller_folder(tmp_path_factory):
+    from keras_metalr import Controller
+
+    folder = tmp_path_factory.mktemp("controller") / "untrained"
+    Controller().save_to_preset(str(folder))
+    return folder
+
+
+def test_demo(tmp_path, controller_folder):
+    done = _run(
+        "demo.py",
+        *("--digits-only", "--steps", 4, "--epochs", 2),
+        *("--controller", controller_folder, "--output", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MetaLR" in done.stdout
+    assert "static rate" in done.stdout
+    assert (tmp_path / "demo.png").stat().st_size > 5000
+
+
+def test_cifar10_without_data_is_one_line(tmp_path):
+    done = _run(
+        "train_cifar10.py",
+        *("--method", "static", "--output", tmp_path / "runs"),
+        TFDS_DATA_DIR=str(tmp_path),
+    )
+    assert done.returncode == 2
+    assert _last_line(done.stderr).startswith("error: The data set 'cifar10'")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "static", "--preset", "."), "error: The preset '.'"),
+        (("--batch-size", "0"), "error: `batch_size` must be at least 1"),
+        (("--learning-rate", "-1"), "error: `learning_rate` must be"),
+        (("--sequence-length", "1"), "error: `sequence_length` must be"),
+        (
+            ("--method", "static", "--controller", "general"),
+            "error: `--controller` goes with `--method metalr`",
+        ),
+    ],
+)
+def test_sst2_with_a_wrong_flag_is_one_line(
+    tfds_dir, tmp_path, capsys, arguments, message
+):
+    pytest.importorskip("keras_hub")
+    # In this process: the message is what is tested, not the interpreter.
+    main = runpy.run_path(str(SCRIPTS / "train_sst2.py"))["main"]
+    output = ["--output", str(tmp_path / "runs"), "--train-examples", "8"]
+    assert main([*arguments, *output]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(message)
+    assert "\n" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("method", ["static", "metalr"])
+def test_cifar10_writes_a_record(tfds_dir, tmp_path, controller_folder, method):
+    arguments = ["--method", method, "--steps", 3, "--batch-size", 16]
+    arguments += ["--train-examples", 64, "--validation-examples", 32]
+    arguments += ["--augment", "--output", tmp_path]
+    if method == "metalr":
+        arguments += ["--controller", controller_folder]
+    done = _run("train_cifar10.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    record = json.loads(path.read_text())
+    assert record["config"]["method"] == method
+    assert record["results"]["num_weights"] == 11_173_962
+    again = _run("train_cifar10.py", *arguments)
+    assert "was made before" in again.stdout

