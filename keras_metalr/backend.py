@@ -25,6 +25,21 @@ def dense(gradient: Tensor | None) -> Tensor | None:
     return gradient
 
 
+def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product of two tensors of one shape, scalar float32."""
+    product = ops.cast(left, "float32") * ops.cast(right, "float32")
+    if name() == "tensorflow" and len(product.shape) > 1:
+        import tensorflow as tf
+
+        if not tf.config.list_logical_devices("GPU"):
+            # TensorFlow's XLA adds up one number after the other on a CPU; as
+            # a product with ones the same sum takes a sixth of the time.
+            rows = ops.reshape(product, (-1, product.shape[-1]))
+            ones = ops.ones((product.shape[-1], 1), dtype="float32")
+            return ops.sum(ops.matmul(rows, ones))
+    return ops.sum(product)
+
+
 def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:
     """The gradient where `keep` is true, else zeros, sparse ones as they are.
 

@@ -73,7 +73,8 @@ def assess(
 
     A run is broken after `BROKEN_STEPS` steps without a finite loss, and ruined
     after `RUINED_DECISIONS` decisions with the loss above its best by half of
-    what had been gained, by 4 mean deviations and by 5 %.
+    what had been gained, by 4 mean deviations and by 5 %; a loss above its best
+    by twice its own size counts double, whatever the deviation.
 
     Args:
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
@@ -98,11 +99,19 @@ def assess(
         ),
         0.05 * ops.abs(best),
     )
-    high = ops.logical_and(
-        ops.logical_and(settled, summary["decisions"] > MIN_DECISIONS),
-        summary["loss_fast"] > best + margin,
+    # An exploding loss takes its deviation along, so that needs a bound.
+    size = ops.maximum(ops.abs(summary["loss_first"]), ops.abs(best))
+    exploded = summary["loss_fast"] > best + 2.0 * size
+    high = ops.logical_or(
+        exploded,
+        ops.logical_and(
+            summary["decisions"] > MIN_DECISIONS,
+            summary["loss_fast"] > best + margin,
+        ),
     )
-    high_decisions = ops.where(high, guard["high_decisions"] + 1.0, 0.0)
+    high = ops.cast(ops.logical_and(settled, high), "float32")
+    weight = 1.0 + ops.cast(exploded, "float32")
+    high_decisions = high * (guard["high_decisions"] + weight)
     # Bad steps that go on after a rollback are the data's fault: going back
     # again would change nothing.
     broken = ops.logical_and(

@@ -27,6 +27,7 @@ from keras_metalr.signals import (
     SAMPLE_SIZE,
     CoordinateSample,
     inner_products,
+    norm,
     squared_norm,
     step_signals,
 )
@@ -54,7 +55,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         settings: `Settings` of the run.
         total_steps: Integer (>= 1), steps in the run.
         sample_size: Integer (>= 1), coordinates to sample.
-            Defaults to `16384`.
+            Defaults to `8192`.
     """
 
     def __init__(
@@ -251,16 +252,16 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             loss = backend.across_replicas([loss])[0]
             state = self.metalr_state
             scalars = state.read()
-            norm = ops.sqrt(squared_norm(aligned)) / scale
+            gradient_norm = ops.sqrt(squared_norm(aligned)) / scale
             is_finite = ops.logical_and(
-                ops.isfinite(norm), ops.isfinite(loss)
+                ops.isfinite(gradient_norm), ops.isfinite(loss)
             )
             sampled = self.sample.gather(self._trainable_variables)
             step = ops.convert_to_tensor(state.counters)[0]
             start = ops.where(
                 ops.equal(step, 0), sampled, ops.convert_to_tensor(state.start)
             )
-            scalars = self._begin(scalars, step, sampled, norm)
+            scalars = self._begin(scalars, step, sampled, gradient_norm)
             rate = self._assign_rates(scalars)
             due = self._due()
             dots = backend.cond(
@@ -276,7 +277,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                 "gradient": self.sample.gather(aligned) / scale,
                 "scale": scale,
                 "loss": loss,
-                "norm": norm,
+                "norm": gradient_norm,
                 "finite": is_finite,
                 "rate": rate,
                 "due": due,
@@ -287,13 +288,13 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             return grads, before
 
     def _begin(
-        self, scalars: dict[str, Tensor], step: Tensor, weights: Any, norm: Any
+        self, scalars: dict[str, Tensor], step: Any, weights: Any, gradient_norm: Any
     ) -> dict[str, Tensor]:
         """At the first step of a safe start, forget the user's rate."""
         if not self.settings.safe_start:
             return scalars
         log_rate = first_log_rate(
-            self.sample.norm(weights), norm, self.sample.num_coordinates
+            norm(weights), gradient_norm, self.sample.num_coordinates
         )
         usable = ops.logical_and(ops.equal(step, 0), ops.isfinite(log_rate))
         wanted = self._bounded(log_rate - self._log_reference())
@@ -352,7 +353,6 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             weights = self.sample.gather(self._trainable_variables)
             state = self.metalr_state
             measured = step_signals(
-                self.sample,
                 before["gradient"],
                 before["weights"],
                 weights,

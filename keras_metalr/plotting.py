@@ -78,7 +78,8 @@ def plot_trace(trace: Any, ax: Any = None) -> Any:
         rate_ax.grid(False)
         rate_ax.spines["right"].set_visible(True)
         loss_colour, rate_colour = _COLOURS[0], _COLOURS[1]
-        _draw_losses(ax, steps, losses, loss_colour, "-", "loss")
+        line = {"color": loss_colour, "label": "loss"}
+        _draw_losses(ax, steps, losses, line)
         rate_ax.step(steps, rates, where="post", color=rate_colour)
         rate_ax.set_yscale("log")
         _mark_rollbacks(ax, trace)
@@ -139,7 +140,8 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
         ):
             for label, run in group.items():
                 number = labels.index(label)
-                _draw_run(run, label, number, loss_ax, rate_ax)
+                width = _width(number, len(labels))
+                _draw_run(run, label, number, width, loss_ax, rate_ax)
             loss_ax.set_title(heading)
             rate_ax.set_xlabel("step")
             rate_ax.set_yscale("log")
@@ -157,14 +159,25 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
 
 
 def _draw_run(
-    run: Any, label: str, number: int, loss_ax: Any, rate_ax: Any
+    run: Any,
+    label: str,
+    number: int,
+    width: float,
+    loss_ax: Any,
+    rate_ax: Any,
 ) -> None:
     colour = _colour(number)
     line_style = _LINE_STYLES[number // len(_COLOURS) % len(_LINE_STYLES)]
     steps, losses = _curve(run, "loss")
-    _draw_losses(loss_ax, steps, losses, colour, line_style, label)
+    line = {
+        "color": colour,
+        "linestyle": line_style,
+        "linewidth": width,
+        "label": label,
+    }
+    _draw_losses(loss_ax, steps, losses, line)
     steps, rates = _curve(run, "learning_rate")
-    rate_ax.plot(steps, rates, color=colour, linestyle=line_style, label=label)
+    rate_ax.plot(steps, rates, **line)
 
 
 def _mark_rollbacks(ax: Any, trace: Any) -> None:
@@ -182,6 +195,11 @@ def _mark_rollbacks(ax: Any, trace: Any) -> None:
         ax.legend(loc="upper right")
 
 
+def _width(number: int, count: int) -> float:
+    """Wider for what is drawn first, so that equal curves all show."""
+    return 1.2 + 1.6 * (count - 1 - number) / max(1, count - 1)
+
+
 def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
@@ -190,16 +208,14 @@ def _draw_losses(
     ax: Any,
     steps: np.ndarray,
     losses: np.ndarray,
-    colour: str,
-    line_style: str,
-    label: str,
+    line: dict[str, Any],
 ) -> None:
     """Draw a loss, smoothed over its own faint points when it is long."""
     smooth = losses
     if len(losses) > _MAX_RAW_POINTS:
-        ax.plot(steps, losses, color=colour, alpha=0.2, linewidth=0.8)
+        ax.plot(steps, losses, color=line["color"], alpha=0.2, linewidth=0.8)
         smooth = _smoothed(losses)
-    ax.plot(steps, smooth, color=colour, linestyle=line_style, label=label)
+    ax.plot(steps, smooth, **line)
 
 
 def _mark_diverged(ax: Any, run: Any, colour: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 STARTING_RATES = (1e-5, 1e-3, 1e-1, 10.0)
-METHODS = {"static": "static rate", "metalr": "MetaLR"}
+METHODS = {"static": "static", "metalr": "MetaLR"}
 FASHION_MNIST_COMMAND = (
     'python -c "import tensorflow_datasets as tfds; '
     "tfds.load('fashion_mnist')\""
@@ -154,14 +154,17 @@ def _tables(columns: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
         if table is None:
             first = next(iter(group.values()))
             target = first.config["target_accuracy"]
-            table = tables[title] = Table(title=title, title_justify="left")
+            table = tables[title] = Table(
+                title=f"{title}: validation after training",
+                title_justify="left",
+            )
             table.add_column("method")
             for name in (
                 "start",
-                "validation accuracy",
-                "validation loss",
+                "accuracy",
+                "loss",
                 "F1",
-                f"epochs to {target:g}",
+                f"epochs to {target:.0%}",
                 "stability",
             ):
                 table.add_column(name, justify="right")
@@ -176,7 +179,8 @@ def _tables(columns: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
     captions = list(tables.values())
     if captions:
         captions[-1].caption = (
-            "F1: mean over the classes. Stability: variance of the training "
+            "Start: learning rate in the optimizer. F1: mean over the "
+            "classes. Stability: variance of the training "
             "loss over the second half of the run; smaller is steadier. "
             "Red: no better than guessing."
         )
@@ -188,7 +192,7 @@ def _cells(result: Any) -> list[str]:
     is_missed = figures["epochs_to_target"] == float("inf")
     return [
         f"{figures['eval_accuracy']:.3f}",
-        "diverged (nan)" if result.diverged else f"{figures['eval_loss']:.3g}",
+        "diverged" if result.diverged else f"{figures['eval_loss']:.3g}",
         f"{figures['eval_f1']:.3f}",
         "missed" if is_missed else f"{figures['epochs_to_target']:.0f}",
         f"{figures['stability_last_half']:.2g}",

@@ -137,7 +137,7 @@ def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
         build_model=_linear_model
     )
     config = RunConfig(
-        learning_rate=1e30, steps=12, epochs=4, record_steps=True
+        learning_rate=1e38, steps=12, epochs=4, record_steps=True
     )
     result = run(workload, config, data=data, output=tmp_path)
     assert result.diverged
@@ -150,7 +150,7 @@ def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "steps", "expected"),
-    [(3, None, (3, 22)), (None, 30, (2, 15)), (5, 10, (5, 2)), (2, 5, (2, 3))],
+    [(None, 30, (2, 15)), (2, 5, (2, 3))],
 )
 def test_budget(digits, epochs, steps, expected):
     workload, data = digits

@@ -44,7 +44,7 @@ def test_demo(tmp_path, controller_folder):
     )
     assert done.returncode == 0, done.stderr
     assert "MetaLR" in done.stdout
-    assert "static rate" in done.stdout
+    assert "static" in done.stdout
     assert (tmp_path / "demo.png").stat().st_size > 5000
 
 

@@ -1,0 +1,248 @@
+"""What MetaLR costs: step time and memory beside the plain compiled step.
+
+    KERAS_BACKEND=tensorflow python benchmarks/overhead.py --output overhead.json
+
+Two copies of a model take the same batch in turn, plain, MetaLR, plain, ..., in
+one process, so that a machine whose speed drifts slows both alike. Printed are
+ratios of medians. A step on which a decision falls is dearer than the others
+(one more forward pass, for the trust ratio), so both kinds are timed and the
+mean over an interval is worked out for each horizon.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+if os.environ.get("KERAS_BACKEND") == "torch":
+    import torch  # noqa: F401 - must come before any other backend
+
+import keras
+import numpy as np
+
+from keras_metalr import MetaLR
+from keras_metalr.controller import Controller
+from keras_metalr.update_rule import decision_interval
+
+HORIZONS = (200, 2_000, 10_000)
+
+
+def dense_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A dense net of 1.0 M weights and a batch of 128."""
+    model = keras.Sequential(
+        [
+            keras.Input((784,)),
+            keras.layers.Dense(640, activation="relu"),
+            keras.layers.Dense(768, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    return model, *_batch((128, 784))
+
+
+def resnet_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """ResNet-18 for 32x32 images and a batch of 64."""
+    from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
+
+    return build_resnet18(), *_batch((64, 32, 32, 3))
+
+
+MODELS = {"dense": dense_model, "resnet18": resnet_model}
+
+
+def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=shape).astype("float32")
+    return x, generator.integers(0, 10, shape[0])
+
+
+def make_stepper(
+    name: str, callback: MetaLR | None, jit: bool
+) -> Callable[[], None]:
+    """A function that takes one compiled training step and waits for it."""
+    keras.utils.set_random_seed(0)
+    model, x, y = MODELS[name]()
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit,
+    )
+    model.optimizer.build(model.trainable_variables)
+    callbacks = keras.callbacks.CallbackList(
+        [callback] if callback else [], model=model, epochs=1, steps=10**6
+    )
+    model.train_on_batch  # noqa: B018 - names the path that is timed here
+    model._symbolic_build(data_batch=(x, y))
+    model.make_train_function()
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    return _loop(model, x, y, callbacks)
+
+
+def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensors((x, y)).repeat()
+        iterator = iter(data)
+
+        def step() -> None:
+            float(model.train_function(iterator)["loss"])
+
+    elif backend == "jax":
+        import jax
+
+        batch = (jax.device_put(x), jax.device_put(y))
+        state = list(
+            model._get_jax_state(
+                trainable_variables=True,
+                non_trainable_variables=True,
+                optimizer_variables=True,
+                metrics_variables=True,
+                purge_model_variables=True,
+            )
+        )
+
+        def step() -> None:
+            logs, new = model.train_function(tuple(state), iter([batch]))
+            state[:] = new
+            jax.block_until_ready((logs, new))
+
+    else:
+        batch = [
+            (keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y))
+        ]
+
+        def step() -> None:
+            float(model.train_function(batch)["loss"])
+
+    step.keep = (model, keep)  # type: ignore[attr-defined]
+    return step
+
+
+def _timed(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def measure(name: str, pairs: int, jit: bool, guard: bool) -> dict[str, Any]:
+    """Time `pairs` plain steps and as many of MetaLR, interleaved.
+
+    The run is told a horizon at which every second step decides, so that half
+    of the pairs time the one kind of step and half the other.
+    """
+    plain = make_stepper(name, None, jit)
+    steps = 400
+    callback = MetaLR(
+        Controller(), total_steps=steps, guard=guard, safe_start=False
+    )
+    metalr = make_stepper(name, callback, jit)
+    for _ in range(4):
+        plain()
+        metalr()
+    times: dict[str, list[float]] = {"plain": [], "quiet": [], "decision": []}
+    for i in range(pairs):
+        times["plain"].append(_timed(plain))
+        times["decision" if i % 2 else "quiet"].append(_timed(metalr))
+    median = {key: statistics.median(value) for key, value in times.items()}
+    result = {
+        "model": name,
+        "jit_compile": jit,
+        "guard": guard,
+        "pairs": pairs,
+        "plain_milliseconds": 1e3 * median["plain"],
+        "ratio_without_trust": median["quiet"] / median["plain"],
+        "ratio_decision_step": median["decision"] / median["plain"],
+    }
+    for horizon in HORIZONS:
+        interval, _ = decision_interval(horizon)
+        mean = ((interval - 1) * median["quiet"] + median["decision"]) / interval
+        result[f"ratio_horizon_{horizon}"] = mean / median["plain"]
+        result[f"interval_horizon_{horizon}"] = interval
+    return result
+
+
+def peak_memory(name: str, method: str, jit: bool) -> int:
+    """Peak resident memory of 10 steps in this process, bytes."""
+    import resource
+
+    callback = None
+    if method != "plain":
+        callback = MetaLR(
+            Controller(),
+            total_steps=20,
+            guard=method == "guard",
+            safe_start=False,
+        )
+    step = make_stepper(name, callback, jit)
+    for _ in range(10):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def compare_memory(name: str, jit: bool) -> dict[str, float]:
+    """Peak memory in fresh processes: MetaLR over plain, guard off and on."""
+    peaks = {}
+    for method in ("plain", "metalr", "guard"):
+        command = [sys.executable, __file__, "--peak", name, method]
+        command += ["--no-jit"] if not jit else []
+        samples = [
+            int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+            for _ in range(3)
+        ]
+        peaks[method] = statistics.median(samples)
+    return {
+        "plain_peak_mebibytes": peaks["plain"] / 2**20,
+        "ratio_peak_memory": peaks["metalr"] / peaks["plain"],
+        "ratio_peak_memory_with_guard": peaks["guard"] / peaks["plain"],
+    }
+
+
+def main() -> None:
+    """Measure, print one line a result, write one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--no-jit", action="store_true")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--guard", action="store_true")
+    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    backend = keras.backend.backend()
+    jit = not arguments.no_jit and backend != "torch"
+    if arguments.peak:
+        print(peak_memory(*arguments.peak, jit))
+        return
+    results = []
+    for name in arguments.models:
+        row = measure(name, arguments.pairs, jit, arguments.guard)
+        if not arguments.no_memory:
+            row.update(compare_memory(name, jit))
+        results.append(row)
+        print(json.dumps({"backend": backend, **row}), flush=True)
+    if arguments.output:
+        record = {
+            "backend": backend,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "num_cpus": os.cpu_count(),
+            "results": results,
+        }
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Phase 1: static training that records what a controller would have seen."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_metalr.callback import MetaLR
+from keras_metalr.controller import Controller
+from keras_metalr.trace import Trace
+
+# A third of a decade apart, over all that any optimizer in Keras needs.
+LADDER = tuple(10.0 ** (exponent / 2.0) for exponent in range(-12, 3))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run at a constant rate.
+
+    Args:
+        learning_rate: Float (> 0), the rate.
+        seed: Integer. Runs with one seed differ in the rate alone.
+        outcome: Float, the monitored value at the end of the run, lower being
+            better; infinite where the run diverged.
+        trace: `Trace`, one row a decision.
+    """
+
+    learning_rate: float
+    seed: int
+    outcome: float
+    trace: Trace
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the run as a `.json` and a `.npz` file.
+
+        The JSON is written last and renamed into place: a run is there whole or
+        not at all.
+        """
+        stem = pathlib.Path(folder) / _stem(self.learning_rate, self.seed)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        self.trace.save(f"{stem}.npz")
+        record = {
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "outcome": self.outcome if math.isfinite(self.outcome) else None,
+        }
+        temporary = pathlib.Path(f"{stem}.json.tmp")
+        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        temporary.replace(f"{stem}.json")
+
+
+def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """Read all runs that were saved in a folder, in the order of their names.
+
+    Args:
+        folder: String or path.
+
+    Raises:
+        ValueError: if the folder holds no run.
+    """
+    runs = []
+    for path in sorted(pathlib.Path(folder).glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        outcome = record["outcome"]
+        runs.append(
+            Run(
+                learning_rate=record["learning_rate"],
+                seed=record["seed"],
+                outcome=math.inf if outcome is None else outcome,
+                trace=Trace.load(path.with_suffix(".npz")),
+            )
+        )
+    if not runs:
+        raise ValueError(
+            f"There are no runs in {str(folder)!r}. Expected the files that "
+            "`collect(..., folder=...)` writes."
+        )
+    return runs
+
+
+def collect(
+    make_model: Callable[[], keras.Model],
+    fit_arguments: Callable[[int], dict[str, Any]],
+    *,
+    learning_rates: Sequence[float] = LADDER,
+    seeds: Sequence[int] = (0,),
+    monitor: str = "val_loss",
+    folder: str | os.PathLike[str] | None = None,
+    progress: Callable[[Run], None] | None = None,
+) -> list[Run]:
+    """Train at each of a ladder of constant rates and keep the traces.
+
+    Args:
+        make_model: Callable that returns a new, compiled model. The rate it was
+            compiled with does not matter.
+        fit_arguments: Callable from a seed to the keyword arguments of `fit`
+            (`x`, `epochs`, `validation_data`, ...).
+        learning_rates: Sequence of floats (> 0). Defaults to 15 rates from 1e-6
+            to 10.
+        seeds: Sequence of integers; each gets a whole ladder.
+            Defaults to `(0,)`.
+        monitor: String, the key of `history` whose last value is the outcome,
+            lower being better. Defaults to `"val_loss"`.
+        folder: String or path to save the runs in, and to read back those that
+            are there already, so that an interrupted call goes on where it
+            was. Defaults to `None`, memory alone.
+        progress: Callable that is given each finished run. Defaults to `None`.
+
+    Returns:
+        List of `Run`, one for each seed and rate.
+
+    Raises:
+        ValueError: for a rate that is not positive, or a `monitor` that `fit`
+            does not report.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> def make_model():
+    ...     model = keras.Sequential([keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss="mse")
+    ...     return model
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> runs = collect(
+    ...     make_model,
+    ...     lambda seed: {"x": x, "y": 2 * x, "epochs": 2, "verbose": 0},
+    ...     learning_rates=(0.01, 0.1),
+    ...     monitor="loss",
+    ... )
+    >>> len(runs)
+    2
+    """
+    rates = [float(rate) for rate in learning_rates]
+    if not rates or not all(0.0 < rate < math.inf for rate in rates):
+        raise ValueError(
+            "`learning_rates` must hold positive, finite numbers. "
+            f"Received: learning_rates={learning_rates}."
+        )
+    runs = []
+    for seed in seeds:
+        for rate in rates:
+            run = _load(folder, rate, seed)
+            if run is None:
+                run = _train(make_model, fit_arguments, rate, seed, monitor)
+                if folder is not None:
+                    run.save(folder)
+            runs.append(run)
+            if progress is not None:
+                progress(run)
+    return runs
+
+
+def _stem(learning_rate: float, seed: int) -> str:
+    return f"seed{seed}-rate{learning_rate:.6e}"
+
+
+def _load(
+    folder: str | os.PathLike[str] | None, rate: float, seed: int
+) -> Run | None:
+    if folder is None:
+        return None
+    path = pathlib.Path(folder) / f"{_stem(rate, seed)}.json"
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    outcome = record["outcome"]
+    return Run(
+        learning_rate=record["learning_rate"],
+        seed=record["seed"],
+        outcome=math.inf if outcome is None else outcome,
+        trace=Trace.load(path.with_suffix(".npz")),
+    )
+
+
+def _train(
+    make_model: Callable[[], keras.Model],
+    fit_arguments: Callable[[int], dict[str, Any]],
+    rate: float,
+    seed: int,
+    monitor: str,
+) -> Run:
+    keras.utils.set_random_seed(seed)
+    model = make_model()
+    model.optimizer.learning_rate = rate
+    # A controller that has learned nothing: it measures and changes nothing.
+    # No guard: what happens beyond the edge is what the fit must see.
+    metalr = MetaLR(Controller(), safe_start=False, guard=False)
+    arguments = dict(fit_arguments(seed))
+    callbacks = [*arguments.pop("callbacks", []), metalr]
+    history = model.fit(callbacks=callbacks, **arguments).history
+    if monitor not in history:
+        raise ValueError(
+            f"`fit` reports no {monitor!r}. Received: monitor={monitor!r}; "
+            f"expected one of {sorted(history)}."
+        )
+    outcome = float(history[monitor][-1])
+    return Run(
+        learning_rate=rate,
+        seed=seed,
+        outcome=outcome if math.isfinite(outcome) else math.inf,
+        trace=metalr.trace,
+    )

@@ -1,0 +1,150 @@
+"""Phase 2: the controller learns to predict the optimal rate from metrics."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_metalr.controller import Controller
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.phases.collect import Run
+
+# The rate that is right at progress p is the one that won, times the annealing
+# left: 1 - p, and never less than this.
+ANNEAL_FLOOR = 0.01
+# Labels are e-folds of the rate; beyond this the increment is at its limit.
+LABEL_LIMIT = 3.0
+
+
+def labels(run: Run, best_rate: float) -> np.ndarray:
+    """What the controller should have answered in each state of a run.
+
+    `log(best rate * annealing left) - log(rate)`, in e-folds, clipped to
+    [-3, 3]. The best rate is the one that won by the end of the run: labels
+    from the next few steps come out too small by orders of magnitude
+    (Wu et al., 2018, https://arxiv.org/abs/1803.02021).
+
+    Args:
+        run: `Run` whose states are labelled.
+        best_rate: Float (> 0), the rate with the best outcome.
+
+    Returns:
+        Array of shape `(num_decisions,)`, float32.
+    """
+    progress = run.trace["progress"] + 0.5
+    annealing = np.maximum(1.0 - progress, ANNEAL_FLOOR)
+    gap = np.log(best_rate * annealing) - np.log(run.trace["learning_rate"])
+    return np.clip(gap, -LABEL_LIMIT, LABEL_LIMIT).astype("float32")
+
+
+def best_rates(runs: Sequence[Run]) -> dict[int, float]:
+    """The rate with the lowest outcome of each seed.
+
+    Args:
+        runs: Sequence of `Run`.
+
+    Raises:
+        ValueError: if all runs of a seed diverged.
+    """
+    by_seed: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.seed].append(run)
+    best = {}
+    for seed, group in by_seed.items():
+        winner = min(group, key=lambda run: run.outcome)
+        if not np.isfinite(winner.outcome):
+            raise ValueError(
+                f"All runs of seed {seed} diverged, so none of their rates is "
+                "known to be good. Collect runs at smaller rates too."
+            )
+        best[seed] = winner.learning_rate
+    return best
+
+
+def dataset(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """States and labels of all runs.
+
+    Args:
+        runs: Sequence of `Run`, at several rates for each seed.
+
+    Returns:
+        Tuple of float32 arrays: features `(num_states, num_features)` and
+        labels `(num_states, 1)`.
+    """
+    best = best_rates(runs)
+    states, answers = [], []
+    for run in runs:
+        rows = run.trace.rows
+        columns = [run.trace.columns.index(name) for name in FEATURE_NAMES]
+        states.append(rows[:, columns])
+        answers.append(labels(run, best[run.seed]))
+    features = np.concatenate(states).astype("float32")
+    targets = np.concatenate(answers)[:, None]
+    known = np.isfinite(features).all(axis=1) & np.isfinite(targets[:, 0])
+    return features[known], targets[known]
+
+
+def fit_controller(
+    runs: Sequence[Run],
+    *,
+    controller: Controller | None = None,
+    learning_rate: float = 0.001,
+    batch_size: int = 64,
+    epochs: int = 10,
+    seed: int = 0,
+    verbose: int = 0,
+) -> Controller:
+    """Fit a controller on static runs: Adam, mean squared error.
+
+    Features that never vary in the runs (how the rate moved lately, where no
+    rate moved) get no say: their weights are zero, not what the initializer
+    happened to draw.
+
+    Args:
+        runs: Sequence of `Run`, as `collect` returns it.
+        controller: `Controller` to go on from, changed in place.
+            Defaults to `None`, a new one.
+        learning_rate: Float (> 0), Adam's. Defaults to `0.001`.
+        batch_size: Integer (>= 1). Defaults to `64`.
+        epochs: Integer (>= 1). Defaults to `10`.
+        seed: Integer. Defaults to `0`.
+        verbose: Integer, as in `fit`. Defaults to `0`.
+
+    Returns:
+        The controller.
+
+    Raises:
+        ValueError: if there are no runs, or all of a seed's diverged.
+    """
+    if not runs:
+        raise ValueError(
+            "`runs` is empty. Pass what `collect` or `load_runs` returns."
+        )
+    keras.utils.set_random_seed(seed)
+    features, targets = dataset(runs)
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    varies = scale > 1e-6
+    scale = np.where(varies, scale, 1.0)
+    fresh = controller is None
+    controller = Controller() if controller is None else controller
+    kernel, bias = controller.hidden[0].get_weights()
+    # Work on standardized features; fold the scaling into the first layer.
+    kernel, bias = kernel * scale[:, None], bias + mean @ kernel
+    if fresh:
+        kernel = kernel / np.where(varies, scale, np.inf)[:, None]
+        bias = np.zeros_like(bias)
+    controller.hidden[0].set_weights([kernel, bias])
+    controller.compile(keras.optimizers.Adam(learning_rate), loss="mse")
+    controller.fit(
+        np.where(varies, (features - mean) / scale, 0.0),
+        targets,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=True,
+        verbose=verbose,
+    )
+    kernel, bias = controller.hidden[0].get_weights()
+    kernel = kernel / scale[:, None]
+    controller.hidden[0].set_weights([kernel, bias - mean @ kernel])
+    return controller
