@@ -1,6 +1,6 @@
 """What MetaLR costs: step time and memory beside the plain compiled step.
 
-    KERAS_BACKEND=tensorflow python benchmarks/overhead.py --output overhead.json
+    KERAS_BACKEND=jax python benchmarks/overhead.py --output overhead.json
 
 Two copies of a model take the same batch in turn, plain, MetaLR, plain, ..., in
 one process, so that a machine whose speed drifts slows both alike. Printed are
@@ -167,7 +167,9 @@ def measure(name: str, pairs: int, jit: bool, guard: bool) -> dict[str, Any]:
     }
     for horizon in HORIZONS:
         interval, _ = decision_interval(horizon)
-        mean = ((interval - 1) * median["quiet"] + median["decision"]) / interval
+        mean = (
+            (interval - 1) * median["quiet"] + median["decision"]
+        ) / interval
         result[f"ratio_horizon_{horizon}"] = mean / median["plain"]
         result[f"interval_horizon_{horizon}"] = interval
     return result
@@ -198,7 +200,11 @@ def compare_memory(name: str, jit: bool) -> dict[str, float]:
         command = [sys.executable, __file__, "--peak", name, method]
         command += ["--no-jit"] if not jit else []
         samples = [
-            int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+            int(
+                subprocess.run(
+                    command, capture_output=True, text=True, check=True
+                ).stdout.split()[-1]
+            )
             for _ in range(3)
         ]
         peaks[method] = statistics.median(samples)

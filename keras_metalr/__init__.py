@@ -2,7 +2,8 @@
 
 from keras_metalr.callback import MetaLR
 from keras_metalr.controller import Controller
-# from keras_metalr.plotting import plot_comparison, plot_trace
+from keras_metalr.plotting import plot_comparison
+from keras_metalr.plotting import plot_trace
 from keras_metalr.trace import Trace
 from keras_metalr.version import __version__
 

@@ -1,7 +1,9 @@
 """What differs between TensorFlow, JAX and torch, and nothing else."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,6 +29,12 @@ def dense(gradient: Tensor | None) -> Tensor | None:
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product of two tensors of one shape, scalar float32."""
+    if name() == "torch":
+        import torch
+
+        left, right = ops.convert_to_tensor(left), ops.convert_to_tensor(right)
+        # Without the product in memory, which is what costs the time here.
+        return torch.dot(left.float().reshape(-1), right.float().reshape(-1))
     product = ops.cast(left, "float32") * ops.cast(right, "float32")
     if name() == "tensorflow" and len(product.shape) > 1:
         import tensorflow as tf

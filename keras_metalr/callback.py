@@ -11,9 +11,11 @@ import keras
 from keras_metalr.controller import Controller
 from keras_metalr.decision import Settings
 from keras_metalr.features import NUM_FEATURES
-from keras_metalr.session import Session, warn_once
+from keras_metalr.session import Session
+from keras_metalr.session import warn_once
 from keras_metalr.trace import Trace
-from keras_metalr.update_rule import MAX_RATE, MIN_RATE
+from keras_metalr.update_rule import MAX_RATE
+from keras_metalr.update_rule import MIN_RATE
 
 STATE_PATH = "optimizer/metalr_state/vars"
 
@@ -390,7 +392,7 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-class _open_weights:  # noqa: N801 - a context manager, used like `open`.
+class _open_weights:
     """Open the weights of a `.keras` or `.weights.h5` file with h5py."""
 
     def __init__(self, path: pathlib.Path) -> None:

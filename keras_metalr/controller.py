@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 
-from keras_metalr.features import FEATURE_NAMES, FEATURE_VERSION, NUM_FEATURES
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.features import NUM_FEATURES
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "controller.weights.h5"
@@ -79,7 +81,7 @@ class Controller(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Create the weights for inputs of shape `(batch, NUM_FEATURES)`."""
-        if self.built:
+        if getattr(self, "built", False):
             return
         width = input_shape[-1]
         for layer in self.hidden:

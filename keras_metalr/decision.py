@@ -8,20 +8,23 @@ Everything a run remembers about itself is one flat dict of float32 scalars
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 from keras import ops
 
 from keras_metalr import guard as guard_rule
-from keras_metalr.features import (
-    FEATURE_NAMES,
-    SUMMARY_INITIAL,
-    features,
-    update_summary,
-)
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.features import SUMMARY_INITIAL
+from keras_metalr.features import features
+from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
-from keras_metalr.signals import TINY, trust_ratio
-from keras_metalr.update_rule import MAX_RATE, MIN_RATE, bound, increment
+from keras_metalr.signals import TINY
+from keras_metalr.signals import trust_ratio
+from keras_metalr.update_rule import MAX_RATE
+from keras_metalr.update_rule import MIN_RATE
+from keras_metalr.update_rule import bound
+from keras_metalr.update_rule import increment
 
 Tensor = Any
 Scalars = dict[str, Tensor]
@@ -116,29 +119,31 @@ def count_step(
     """
     new = guard_rule.count_step(scalars, finite)
     moved = finite * is_update
-
-    def add(key: str, value: Tensor, weight: Tensor) -> None:
-        clean = ops.where(ops.isfinite(value), value, 0.0)
-        new[key] = scalars[key] + weight * clean
-
-    ratio = measured["update_norm"] / ops.maximum(measured["weight_norm"], TINY)
-    direction = measured["update_norm"] / ops.maximum(
-        measured["learning_rate"], TINY
-    )
+    skipped = 1.0 - finite
     one = ops.ones_like(finite)
-    add("interval_steps", one, finite)
-    add("interval_updates", one, moved)
-    add("interval_skipped", one, 1.0 - finite)
-    add("interval_loss", measured["loss"], finite)
-    log_norm = ops.log(measured["gradient_norm"] + TINY)
-    add("interval_log_gradient_norm", log_norm, finite)
-    add("interval_cosine", measured["cosine"], finite)
-    log_ratio = ops.log(ops.maximum(ratio, 1e-12))
-    add("interval_log_update_ratio", log_ratio, moved)
-    add("sum_direction_squared", ops.square(direction), moved)
-    for key in ("weight_norm", "distance"):
-        known = ops.logical_and(finite > 0.5, ops.isfinite(measured[key]))
-        new[key] = ops.where(known, measured[key], scalars[key])
+    direction = measured["update_norm"] / (measured["learning_rate"] + TINY)
+    ratio = measured["update_norm"] / (measured["weight_norm"] + TINY)
+    logs = ops.log(ops.stack([measured["gradient_norm"], ratio]) + 1e-12)
+    sums = {
+        "interval_steps": (one, finite),
+        "interval_updates": (one, moved),
+        "interval_skipped": (one, skipped),
+        "interval_loss": (measured["loss"], finite),
+        "interval_log_gradient_norm": (logs[0], finite),
+        "interval_cosine": (measured["cosine"], finite),
+        "interval_log_update_ratio": (logs[1], moved),
+        "sum_direction_squared": (direction * direction, moved),
+    }
+    # As vectors: where tensors are eager, each operation has its price.
+    values = ops.stack([value for value, _ in sums.values()])
+    values = ops.where(ops.isfinite(values), values, 0.0)
+    for i, (key, (_, weight)) in enumerate(sums.items()):
+        new[key] = scalars[key] + weight * values[i]
+    last = ("weight_norm", "distance")
+    values = ops.stack([measured[key] for key in last])
+    known = ops.logical_and(ops.isfinite(values), finite > 0.5)
+    values = ops.where(known, values, ops.stack([scalars[key] for key in last]))
+    new.update({key: values[i] for i, key in enumerate(last)})
     new["max_distance"] = ops.maximum(scalars["max_distance"], new["distance"])
     new["finite"] = finite
     new["step_loss"] = measured["loss"]
@@ -196,9 +201,7 @@ def decide(
         target = ops.where(rollback > 0.5, cut, target)
         target = ops.minimum(target, new["log_ceiling"])
     # Where nothing moves, the multiplier stays bit for bit what it was.
-    still = ops.logical_and(
-        ops.equal(moved, 0.0), ops.equal(target, log_rate)
-    )
+    still = ops.logical_and(ops.equal(moved, 0.0), ops.equal(target, log_rate))
     new["log_multiplier"] = ops.where(
         still,
         scalars["log_multiplier"],

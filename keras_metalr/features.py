@@ -9,7 +9,8 @@ on once a decision by `update_summary`. Time constants are therefore counted in
 decisions, not in steps, and a run of 200 steps looks like one of 20,000.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 from keras import ops
 

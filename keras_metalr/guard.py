@@ -49,9 +49,7 @@ GUARD_INITIAL: dict[str, float] = {
 }
 
 
-def count_step(
-    guard: dict[str, Tensor], finite: Tensor
-) -> dict[str, Tensor]:
+def count_step(guard: dict[str, Tensor], finite: Tensor) -> dict[str, Tensor]:
     """Book one step.
 
     Args:
@@ -139,7 +137,8 @@ def assess(
         guard["log_ceiling"] + CEILING_RELAX,
     )
     ruined_rate = ops.minimum(log_rate, best_log_rate) + RUINED_CUT
-    cut_rate = ops.where(broken, log_rate + BROKEN_CUT, ruined_rate)
+    far_off = ops.logical_or(broken, exploded)
+    cut_rate = ops.where(far_off, log_rate + BROKEN_CUT, ruined_rate)
     return (
         new,
         ops.cast(back, "float32"),

@@ -63,7 +63,7 @@ def plot_trace(trace: Any, ax: Any = None) -> Any:
         ax = keras_metalr.plot_trace(metalr.trace)
         ax.figure.savefig("trace.png")
     """
-    plt = _import_pyplot()
+    plt = import_pyplot()
     steps, losses = _curve(trace, "loss")
     _, rates = _curve(trace, "learning_rate")
     if not len(steps):
@@ -122,7 +122,7 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
         )
         figure.savefig("comparison.png")
     """
-    plt = _import_pyplot()
+    plt = import_pyplot()
     columns = _as_columns(runs)
     labels = list(dict.fromkeys(n for group in columns.values() for n in group))
     with _style(plt):
@@ -323,7 +323,8 @@ def _style(plt: Any) -> Iterator[None]:
         yield
 
 
-def _import_pyplot() -> Any:
+def import_pyplot() -> Any:
+    """Return `matplotlib.pyplot`, or say how to install it."""
     try:
         from matplotlib import pyplot
     except ImportError as error:

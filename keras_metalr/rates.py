@@ -14,7 +14,6 @@ from keras import ops
 from keras_metalr import backend
 
 Tensor = Any
-Optimizer = keras.optimizers.Optimizer
 
 
 class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -55,7 +54,7 @@ class Rate:
         ValueError: if the rate is not a positive, finite number.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         self.optimizer = optimizer
         self.original = optimizer._learning_rate
         self.scheduled = not isinstance(self.original, keras.Variable)
@@ -117,7 +116,9 @@ class Rate:
             self.original.assign(self.initial if value is None else value)
 
 
-def innermost(optimizer: Optimizer) -> list[Optimizer]:
+def innermost(
+    optimizer: keras.optimizers.Optimizer,
+) -> list[keras.optimizers.Optimizer]:
     """The optimizers that hold a rate of their own, in a fixed order."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return innermost(optimizer.inner_optimizer)
@@ -127,12 +128,12 @@ def innermost(optimizer: Optimizer) -> list[Optimizer]:
     return [optimizer]
 
 
-def is_loss_scaled(optimizer: Optimizer) -> bool:
+def is_loss_scaled(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether steps with non-finite gradients are the optimizer's business."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-def gradient_scale(optimizer: Optimizer) -> Tensor:
+def gradient_scale(optimizer: keras.optimizers.Optimizer) -> Tensor:
     """What the gradients of a step were multiplied with, scalar."""
     if is_loss_scaled(optimizer):
         if optimizer.built:
@@ -141,7 +142,7 @@ def gradient_scale(optimizer: Optimizer) -> Tensor:
     return float(optimizer.loss_scale_factor or 1.0)
 
 
-def accumulation_steps(optimizer: Optimizer) -> int:
+def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
     """Batches to one update of the weights."""
     leaves = innermost(optimizer)
     return max(

@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_metalr import backend
-from keras_metalr.decision import INITIAL, TRACE_COLUMNS
+from keras_metalr.decision import INITIAL
+from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.update_rule import NUM_DECISIONS
 
@@ -80,13 +81,27 @@ class RunState(keras.layers.Layer):
 
     def read(self) -> dict[str, Tensor]:
         """The scalars by name."""
-        vector = ops.convert_to_tensor(self.scalars)
-        parts = ops.unstack(vector, num=len(_NAMES))
-        return dict(zip(_NAMES, parts, strict=True))
+        return self.unpack(ops.convert_to_tensor(self.scalars))
 
     def write(self, scalars: dict[str, Tensor]) -> None:
         """Store scalars that `read` returned, changed."""
-        self.scalars.assign(pack(scalars))
+        self.scalars.assign(self.pack(scalars))
+
+    @staticmethod
+    def unpack(vector: Tensor) -> dict[str, Tensor]:
+        """Vector in the order of `INITIAL` -> scalars by name."""
+        parts = ops.unstack(vector, num=len(_NAMES))
+        return dict(zip(_NAMES, parts, strict=True))
+
+    @staticmethod
+    def pack(scalars: dict[str, Tensor]) -> Tensor:
+        """Scalars by name -> vector in the order of `INITIAL`."""
+        return ops.stack([scalars[name] for name in _NAMES])
+
+    @staticmethod
+    def get(vector: Tensor, name: str) -> Tensor:
+        """One scalar of the vector, on the device or on the host."""
+        return vector[_NAMES.index(name)]
 
     def save_own_variables(self, store: Any) -> None:
         """Save by name, with the version of the features."""
@@ -121,13 +136,3 @@ class RunState(keras.layers.Layer):
                     "It was saved with another model or controller."
                 )
             variable.assign(value)
-
-
-def pack(scalars: dict[str, Tensor]) -> Tensor:
-    """Scalars by name -> vector, in the order of `INITIAL`."""
-    return ops.stack([ops.cast(scalars[name], "float32") for name in _NAMES])
-
-
-def scalar(vector: Any, name: str) -> float:
-    """One scalar of a vector that has come to the host."""
-    return float(np.asarray(vector)[_NAMES.index(name)])

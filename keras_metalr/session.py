@@ -1,6 +1,7 @@
 """One `fit`: what is put on the model, and how it comes off again."""
 
 import sys
+import types
 import warnings
 import weakref
 from collections.abc import Callable
@@ -12,9 +13,12 @@ import numpy as np
 from keras_metalr import backend
 from keras_metalr.decision import Settings
 from keras_metalr.optimizer import MeasuredOptimizer
-from keras_metalr.run_state import scalar
+from keras_metalr.rates import accumulation_steps
+from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
-from keras_metalr.train_step import hooked_compute_loss, measured_train_step
+from keras_metalr.train_step import hooked_compute_loss
+from keras_metalr.train_step import measured_train_step
+from keras_metalr.update_rule import START_STEPS
 
 # Steps without a finite loss, from the very first on, that call for an error.
 HOPELESS_STEPS = 10
@@ -39,15 +43,21 @@ class Session:
     def __init__(
         self, model: keras.Model, controller: keras.Model, settings: Settings
     ) -> None:
+        leftover = model.__dict__.get("make_train_function")
+        if leftover is not None:
+            leftover.__self__.remove()
         self.model = model
         self.optimizer = MeasuredOptimizer(
-            model.optimizer, controller, settings
+            model.optimizer, model, controller, settings
         )
+        self.optimizer.when_interrupted = self.remove
         self.installed = False
-        self.rollbacks_seen = 0.0
+        self._rollbacks_seen = 0.0
         self._host_step: int | None = None
         self._watched: Any = None
         self._snapshot = Snapshot(model) if settings.guard else None
+        self._snapshot_at = -SNAPSHOT_DECISIONS
+        self._fit_frame: int | None = None
 
     # -- On and off. --------------------------------------------------------
 
@@ -59,10 +69,8 @@ class Session:
         compute_loss = hooked_compute_loss(model, self.optimizer)
         train_step = measured_train_step(model, self.optimizer)
         model.optimizer = self.optimizer
-        self.optimizer.step_context.model = model
         if model.built and model.trainable_variables and _is_built(model):
-            with backend.strategy_scope(model):
-                self.optimizer.build(model.trainable_variables)
+            self.optimizer.build(model.trainable_variables)
         # Attributes of the instance come before the methods of its class, so
         # that deleting them leaves the model as it was.
         model.compute_loss = compute_loss
@@ -88,19 +96,40 @@ class Session:
     def _remove_with_fit(self) -> None:
         """Come off when the `fit` ends that was begun, however it ends.
 
-        After an exception Keras calls no hook. But the list of callbacks dies
-        with the call of `fit` that made it, so its end is ours.
+        After an exception Keras calls no hook of a callback. So the hooks of
+        the list of callbacks are watched for one; and where it comes from
+        elsewhere, the list dies with the call of `fit` that made it.
         """
-        frame = sys._getframe(1)
-        while frame is not None:
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, keras.callbacks.CallbackList):
-                weakref.finalize(owner, _remove, weakref.ref(self))
-                return
-            frame = frame.f_back
+        owner, self._fit_frame = _callback_list(), _fit_frame()
+        if owner is None:
+            return
+        weakref.finalize(owner, _remove, weakref.ref(self))
+        for name in dir(owner):
+            if name.startswith("on_"):
+                setattr(owner, name, self._watched_hook(owner, name))
+
+    def _watched_hook(self, owner: Any, name: str) -> Callable[..., Any]:
+        # No reference to the list itself, which must be free to die.
+        function, reference = getattr(type(owner), name), weakref.ref(owner)
+
+        def hook(*arguments: Any, **kwargs: Any) -> Any:
+            try:
+                return function(reference(), *arguments, **kwargs)
+            except BaseException:
+                # Inside the loop on JAX, `fit` has yet to put the state back;
+                # see `MeasuredOptimizer.finalize_variable_values`.
+                if backend.name() != "jax" or name == "on_train_begin":
+                    self.remove()
+                raise
+
+        return hook
 
     def _hooked_make_train_function(self, force: bool = False) -> Any:
         """Keras asks for the train function: watch what it makes."""
+        if _fit_frame() != self._fit_frame:
+            # Another `fit`: an exception ended ours, and is still being held.
+            self.remove()
+            return self.model.make_train_function(force=force)
         result = self._make_train_function(force=force)
         function = self.model.train_function
         if not getattr(function, "metalr", False):
@@ -162,15 +191,20 @@ class Session:
         self._host_step += self.model.steps_per_execution
         if backend.name() == "torch":
             optimizer.step_context.host_due = (step + 1) % interval == 0
-        if self._snapshot is None:
+            limit = START_STEPS * accumulation_steps(optimizer.inner)
+            optimizer.step_context.host_starting = step < limit
+        snapshot = self._snapshot
+        if snapshot is None:
             return state
         watch = interval * -(-MIN_WATCH_STEPS // interval)
         stride = self.model.steps_per_execution
         if step % watch >= stride and self._watched is not None:
             return state
-        return self._look(state, step // interval)
+        return self._look(snapshot, state, step // interval)
 
-    def _look(self, state: tuple | None, decision: int) -> tuple | None:
+    def _look(
+        self, snapshot: Snapshot, state: tuple | None, decision: int
+    ) -> tuple | None:
         # What is read now was computed by the time of the last look: waiting
         # for the newest value would stall the device.
         seen, fresh = self._watched, self._scalars(state)
@@ -178,25 +212,26 @@ class Session:
         if seen is None:
             # Also after a resume, when the counters have come from a file.
             seen = fresh
-            self.rollbacks_seen = scalar(fresh, "rollbacks")
-            self._snapshot_at = -SNAPSHOT_DECISIONS
-        vector = np.asarray(_to_host(seen))
-        if scalar(vector, "rollbacks") > self.rollbacks_seen:
-            self.rollbacks_seen = scalar(vector, "rollbacks")
-            return self._snapshot.restore(state)
+            self._rollbacks_seen = _scalar(fresh, "rollbacks")
+        vector = _to_host(seen)
+        if _scalar(vector, "rollbacks") > self._rollbacks_seen:
+            self._rollbacks_seen = _scalar(vector, "rollbacks")
+            return snapshot.restore(state)
         self.check_hopeful(vector)
         healthy = (
-            scalar(vector, "high_decisions") == 0.0
-            and scalar(vector, "cooldown") == 0.0
-            and scalar(vector, "consecutive_bad") == 0.0
+            _scalar(vector, "high_decisions") == 0.0
+            and _scalar(vector, "cooldown") == 0.0
+            and _scalar(vector, "consecutive_bad") == 0.0
         )
         due = decision - self._snapshot_at >= SNAPSHOT_DECISIONS
         if healthy and due:
             self._snapshot_at = decision
-            self._snapshot.take(state)
+            snapshot.take(state)
         return state
 
-    def check_hopeful(self, vector: Any = None, steps: int = HOPELESS_STEPS):
+    def check_hopeful(
+        self, vector: Any = None, steps: int = HOPELESS_STEPS
+    ) -> None:
         """Raise if no loss was ever finite.
 
         Args:
@@ -208,8 +243,8 @@ class Session:
         """
         if vector is None:
             vector = _to_host(self._scalars(None))
-        skipped = scalar(vector, "skipped_steps")
-        if scalar(vector, "good_steps") == 0.0 and skipped >= steps:
+        skipped = _scalar(vector, "skipped_steps")
+        if _scalar(vector, "good_steps") == 0.0 and skipped >= steps:
             raise ValueError(
                 f"The loss of all of the first {int(skipped)} steps is not "
                 "finite, though no step has moved the weights. No learning "
@@ -220,12 +255,12 @@ class Session:
     def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
         if state is None:
             return variable.value
-        own = self.optimizer.metalr_state.variables
+        own = self.optimizer.control.state.variables
         index = [id(v) for v in own].index(id(variable))
         return state[2][index]
 
     def _scalars(self, state: tuple | None) -> Any:
-        value = self._value(self.optimizer.metalr_state.scalars, state)
+        value = self._value(self.optimizer.control.state.scalars, state)
         return backend.copy_value(value)
 
     # -- Between epochs. ----------------------------------------------------
@@ -268,7 +303,7 @@ class Session:
         """
         if self.optimizer.metalr_state is None:
             return 0
-        return int(scalar(_to_host(self._scalars(None)), name))
+        return int(_scalar(_to_host(self._scalars(None)), name))
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""
@@ -276,8 +311,35 @@ class Session:
         return 0 if state is None else int(_to_host(state.counters.value)[0])
 
 
+def _callback_list() -> keras.callbacks.CallbackList | None:
+    """The list of callbacks that is calling us."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _fit_frame() -> int | None:
+    """Identity of the innermost call of a model's `fit`."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and isinstance(
+            frame.f_locals.get("self"), keras.Model
+        ):
+            return id(frame)
+        frame = frame.f_back
+    return None
+
+
 def _to_host(value: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
+
+
+def _scalar(vector: Any, name: str) -> float:
+    return float(RunState.get(_to_host(vector), name))
 
 
 def _is_built(model: keras.Model) -> bool:

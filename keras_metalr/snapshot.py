@@ -37,13 +37,13 @@ class Snapshot:
             state: On JAX the state that goes into the train step; else `None`.
         """
         groups = self._groups()
-        values = self._current(groups, state)
+        current = self._current(groups, state)
         self._values = [
-            [backend.copy_value(value) if kept else None for value, kept in group]
-            for group in (
-                zip(current, [kept for _, kept in group], strict=True)
-                for current, group in zip(values, groups, strict=True)
-            )
+            [
+                backend.copy_value(value) if kept else None
+                for value, (_, kept) in zip(values, group, strict=True)
+            ]
+            for values, group in zip(current, groups, strict=True)
         ]
 
     def restore(self, state: tuple | None) -> tuple | None:

@@ -8,7 +8,8 @@ TensorFlow and torch it works on the variables themselves.
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -65,12 +66,10 @@ def measured_train_step(
         statistics, seeds = _small_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
-            random_state = (
-                backend.random_state() if context.host_due else None
-            )
+            random_state = backend.random_state() if context.host_due else None
             old_statistics = [ops.copy(v) for v in statistics]
             old_seeds = [ops.copy(v) for v in seeds]
-        with context.step(model):
+        with context.step():
             logs = original(data)
         _check_applied(model, context.applied)
 
@@ -84,7 +83,10 @@ def measured_train_step(
                     compute_loss,
                     data,
                     context.arguments,
-                    [ops.convert_to_tensor(v) for v in model.trainable_variables],
+                    [
+                        ops.convert_to_tensor(v)
+                        for v in model.trainable_variables
+                    ],
                     [
                         values.get(id(v), ops.convert_to_tensor(v))
                         for v in model.non_trainable_variables
@@ -98,7 +100,7 @@ def measured_train_step(
         return {**logs, **optimizer.finish_step(loss_after, resolution)}
 
     def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
-        with context.step(model):
+        with context.step():
             logs, (weights, others, slots, metrics) = original(state, data)
         _check_applied(model, context.applied)
         others = list(others)
@@ -161,8 +163,6 @@ def _small_state(model: keras.Model) -> tuple[list, list]:
     return statistics, seeds
 
 
-
-
 def _keep_statistics(
     optimizer: MeasuredOptimizer,
     statistics: Sequence[keras.Variable],
@@ -170,7 +170,7 @@ def _keep_statistics(
 ) -> None:
     """Running statistics do not learn from a batch that is not finite."""
     with backend.measuring():
-        finite = optimizer.metalr_state.read()["finite"] > 0.5
+        finite = optimizer.control.state.read()["finite"] > 0.5
         for variable, value in zip(statistics, old, strict=True):
             variable.assign(ops.where(finite, variable, value))
 
@@ -178,7 +178,7 @@ def _keep_statistics(
 def _finite(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:
     mapping = list(zip(optimizer.variables, slots, strict=True))
     with keras.StatelessScope(state_mapping=mapping):
-        return optimizer.metalr_state.read()["finite"] > 0.5
+        return optimizer.control.state.read()["finite"] > 0.5
 
 
 def _replay(

@@ -19,7 +19,7 @@ MAX_INCREMENT = 0.5
 # times less than what most trained networks bear, and what a pretrained encoder
 # bears (the measurements are in docs/design.md).
 START_RATIO = 1e-4
-START_STEPS = 12
+START_STEPS = 16
 RAMP_LIMIT = 100.0
 RAMP_TOLERANCE = 1.5
 

@@ -30,15 +30,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from rich.console import Console
 
+    from keras_metalr import plotting
+    from keras_metalr.benchmark import command_line
+
     console = Console()
+    # Everything that can be missing is looked for before the first run.
     try:
-        columns = _make_runs(arguments, console)
-        for group in _tables(columns):
-            console.print(group)
-        path = _save_picture(columns, Path(arguments.output))
+        plotting.import_pyplot()
+        command_line.check_controller(arguments.controller)
+        configs = _configs(arguments)
+        tasks = {
+            title: (workload, workload.load_data())
+            for title, workload in _workloads(
+                arguments.digits_only, console
+            ).items()
+        }
+        Path(arguments.output).mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return command_line.report_error(error)
+    columns = _make_runs(tasks, configs, console)
+    for table in _tables(columns):
+        console.print(table)
+    path = _save_picture(columns, Path(arguments.output))
     console.print(f"Picture: {path}")
     return 0
 
@@ -94,8 +107,32 @@ def _workloads(digits_only: bool, console: Any) -> dict[str, Any]:
     return chosen
 
 
+def _configs(arguments: argparse.Namespace) -> dict[str, list[Any]]:
+    """The runs of every method, one for each starting rate."""
+    from keras_metalr.benchmark import RunConfig
+
+    options = {"static": {}, "metalr": {"controller": arguments.controller}}
+    return {
+        method: [
+            RunConfig(
+                method=method,
+                learning_rate=rate,
+                seed=arguments.seed,
+                epochs=arguments.epochs,
+                steps=arguments.steps,
+                record_steps=True,
+                method_options=options[method],
+            )
+            for rate in STARTING_RATES
+        ]
+        for method in METHODS
+    }
+
+
 def _make_runs(
-    arguments: argparse.Namespace, console: Any
+    tasks: dict[str, tuple[Any, Any]],
+    configs: dict[str, list[Any]],
+    console: Any,
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the runs by (data, method), then by starting rate."""
     from rich.progress import BarColumn
@@ -104,11 +141,8 @@ def _make_runs(
     from rich.progress import TextColumn
     from rich.progress import TimeElapsedColumn
 
-    from keras_metalr.benchmark import RunConfig
     from keras_metalr.benchmark import run
 
-    chosen = _workloads(arguments.digits_only, console)
-    options = {"static": {}, "metalr": {"controller": arguments.controller}}
     columns: dict[tuple[str, str], dict[str, Any]] = {}
     progress = Progress(
         BarColumn(),
@@ -118,27 +152,16 @@ def _make_runs(
         console=console,
     )
     with progress:
-        num_runs = len(chosen) * len(METHODS) * len(STARTING_RATES)
+        num_runs = len(tasks) * sum(map(len, configs.values()))
         task = progress.add_task("", total=num_runs)
-        for title, workload in chosen.items():
-            data = workload.load_data()
-            for method, method_title in METHODS.items():
-                group = columns.setdefault((title, method_title), {})
-                for rate in STARTING_RATES:
-                    progress.update(
-                        task,
-                        description=f"{title}, {method_title}, from {rate:g}",
-                    )
-                    config = RunConfig(
-                        method=method,
-                        learning_rate=rate,
-                        seed=arguments.seed,
-                        epochs=arguments.epochs,
-                        steps=arguments.steps,
-                        record_steps=True,
-                        method_options=options[method],
-                    )
-                    group[f"from {rate:g}"] = run(workload, config, data=data)
+        for title, (workload, data) in tasks.items():
+            for method, method_configs in configs.items():
+                group = columns.setdefault((title, METHODS[method]), {})
+                for config in method_configs:
+                    start = f"from {config.learning_rate:g}"
+                    text = f"{title}, {METHODS[method]}, {start}"
+                    progress.update(task, description=text)
+                    group[start] = run(workload, config, data=data)
                     progress.advance(task)
         progress.update(task, description="done")
     return columns
@@ -176,15 +199,14 @@ def _tables(columns: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
                 style="red" if _has_failed(result) else None,
             )
         table.add_section()
-    captions = list(tables.values())
-    if captions:
-        captions[-1].caption = (
-            "Start: learning rate in the optimizer. F1: mean over the "
-            "classes. Stability: variance of the training "
-            "loss over the second half of the run; smaller is steadier. "
-            "Red: no better than guessing."
-        )
-    return captions
+    shown = list(tables.values())
+    shown[-1].caption = (
+        "Start: learning rate in the optimizer. F1: mean over the "
+        "classes. Stability: variance of the training "
+        "loss over the second half of the run; smaller is steadier. "
+        "Red: no better than guessing."
+    )
+    return shown
 
 
 def _cells(result: Any) -> list[str]:
@@ -215,7 +237,6 @@ def _save_picture(
             for (title, method), runs in columns.items()
         }
     )
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "demo.png"
     figure.savefig(path)
     return path

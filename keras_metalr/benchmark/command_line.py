@@ -116,21 +116,47 @@ def run_from_arguments(
         workload = make_workload()
         if arguments.batch_size is not None:
             workload = workload.replace(batch_size=arguments.batch_size)
+        config = _run_config(arguments)
+    except (DataNotAvailableError, ImportError, ValueError) as error:
+        return report_error(error)
+    # A ValueError from here on is not about the flags: it keeps its traceback.
+    try:
         result = run(
             workload,
-            _run_config(arguments),
+            config,
             output=arguments.output,
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    except (DataNotAvailableError, ImportError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE_ERROR
+    except (DataNotAvailableError, ImportError) as error:
+        return report_error(error)
     _print_results(result)
     return 0
 
 
+def report_error(error: Exception) -> int:
+    """Print an error on one line; return the exit code for it."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def check_controller(controller: str) -> None:
+    """Load a controller preset, to find it missing before anything is run.
+
+    Args:
+        controller: String, the name or the folder of a preset.
+
+    Raises:
+        ValueError: If the preset is missing or damaged.
+    """
+    from keras_metalr.controller import Controller
+
+    Controller.from_preset(controller)
+
+
 def _run_config(arguments: argparse.Namespace) -> RunConfig:
     options = {}
+    if arguments.method == "metalr":
+        check_controller(arguments.controller or "general")
     if arguments.controller is not None:
         if arguments.method != "metalr":
             raise ValueError(

@@ -1,8 +1,8 @@
 """The three phases: collect static runs, fit a controller, train with it.
 
-    runs = collect(make_model, fit_arguments)          # phase 1
-    controller = fit_controller(runs)                   # phase 2
-    model.fit(..., callbacks=[MetaLR(controller)])      # phase 3
+runs = collect(make_model, fit_arguments)          # phase 1
+controller = fit_controller(runs)                   # phase 2
+model.fit(..., callbacks=[MetaLR(controller)])      # phase 3
 """
 
 from keras_metalr.phases.collect import Run

@@ -24,13 +24,16 @@ class Run:
     """One training run at a constant rate.
 
     Args:
+        workload: String, what was trained.
         learning_rate: Float (> 0), the rate.
-        seed: Integer. Runs with one seed differ in the rate alone.
+        seed: Integer. Runs of one workload with one seed differ in the rate
+            alone.
         outcome: Float, the monitored value at the end of the run, lower being
             better; infinite where the run diverged.
         trace: `Trace`, one row a decision.
     """
 
+    workload: str
     learning_rate: float
     seed: int
     outcome: float
@@ -42,10 +45,11 @@ class Run:
         The JSON is written last and renamed into place: a run is there whole or
         not at all.
         """
-        stem = pathlib.Path(folder) / _stem(self.learning_rate, self.seed)
+        stem = _stem(folder, self.workload, self.learning_rate, self.seed)
         stem.parent.mkdir(parents=True, exist_ok=True)
         self.trace.save(f"{stem}.npz")
         record = {
+            "workload": self.workload,
             "learning_rate": self.learning_rate,
             "seed": self.seed,
             "outcome": self.outcome if math.isfinite(self.outcome) else None,
@@ -53,6 +57,19 @@ class Run:
         temporary = pathlib.Path(f"{stem}.json.tmp")
         temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
         temporary.replace(f"{stem}.json")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Run":
+        """Read a run that `save` wrote.
+
+        Args:
+            path: String or path of its `.json` file.
+        """
+        file = pathlib.Path(path)
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["outcome"] is None:
+            record["outcome"] = math.inf
+        return cls(**record, trace=Trace.load(f"{file.with_suffix('')}.npz"))
 
 
 def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
@@ -64,18 +81,8 @@ def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
     Raises:
         ValueError: if the folder holds no run.
     """
-    runs = []
-    for path in sorted(pathlib.Path(folder).glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        outcome = record["outcome"]
-        runs.append(
-            Run(
-                learning_rate=record["learning_rate"],
-                seed=record["seed"],
-                outcome=math.inf if outcome is None else outcome,
-                trace=Trace.load(path.with_suffix(".npz")),
-            )
-        )
+    files = sorted(pathlib.Path(folder).glob("*.json"))
+    runs = [Run.load(file) for file in files]
     if not runs:
         raise ValueError(
             f"There are no runs in {str(folder)!r}. Expected the files that "
@@ -90,6 +97,7 @@ def collect(
     *,
     learning_rates: Sequence[float] = LADDER,
     seeds: Sequence[int] = (0,),
+    workload: str = "workload",
     monitor: str = "val_loss",
     folder: str | os.PathLike[str] | None = None,
     progress: Callable[[Run], None] | None = None,
@@ -105,6 +113,8 @@ def collect(
             to 10.
         seeds: Sequence of integers; each gets a whole ladder.
             Defaults to `(0,)`.
+        workload: String, a name that tells these runs from others in the same
+            folder. Defaults to `"workload"`.
         monitor: String, the key of `history` whose last value is the outcome,
             lower being better. Defaults to `"val_loss"`.
         folder: String or path to save the runs in, and to read back those that
@@ -145,9 +155,14 @@ def collect(
     runs = []
     for seed in seeds:
         for rate in rates:
-            run = _load(folder, rate, seed)
-            if run is None:
-                run = _train(make_model, fit_arguments, rate, seed, monitor)
+            stem = _stem(folder or "", workload, rate, seed)
+            if folder is not None and os.path.isfile(f"{stem}.json"):
+                run = Run.load(f"{stem}.json")
+            else:
+                outcome, trace = _train(
+                    make_model, fit_arguments, rate, seed, monitor
+                )
+                run = Run(workload, rate, seed, outcome, trace)
                 if folder is not None:
                     run.save(folder)
             runs.append(run)
@@ -156,26 +171,10 @@ def collect(
     return runs
 
 
-def _stem(learning_rate: float, seed: int) -> str:
-    return f"seed{seed}-rate{learning_rate:.6e}"
-
-
-def _load(
-    folder: str | os.PathLike[str] | None, rate: float, seed: int
-) -> Run | None:
-    if folder is None:
-        return None
-    path = pathlib.Path(folder) / f"{_stem(rate, seed)}.json"
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    outcome = record["outcome"]
-    return Run(
-        learning_rate=record["learning_rate"],
-        seed=record["seed"],
-        outcome=math.inf if outcome is None else outcome,
-        trace=Trace.load(path.with_suffix(".npz")),
-    )
+def _stem(
+    folder: str | os.PathLike[str], workload: str, rate: float, seed: int
+) -> pathlib.Path:
+    return pathlib.Path(folder) / f"{workload}-seed{seed}-rate{rate:.3e}"
 
 
 def _train(
@@ -184,7 +183,7 @@ def _train(
     rate: float,
     seed: int,
     monitor: str,
-) -> Run:
+) -> tuple[float, Trace]:
     keras.utils.set_random_seed(seed)
     model = make_model()
     model.optimizer.learning_rate = rate
@@ -200,9 +199,5 @@ def _train(
             f"expected one of {sorted(history)}."
         )
     outcome = float(history[monitor][-1])
-    return Run(
-        learning_rate=rate,
-        seed=seed,
-        outcome=outcome if math.isfinite(outcome) else math.inf,
-        trace=metalr.trace,
-    )
+    # A run that diverged is worse than any that did not.
+    return outcome if math.isfinite(outcome) else math.inf, metalr.trace

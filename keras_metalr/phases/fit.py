@@ -15,6 +15,9 @@ from keras_metalr.phases.collect import Run
 ANNEAL_FLOOR = 0.01
 # Labels are e-folds of the rate; beyond this the increment is at its limit.
 LABEL_LIMIT = 3.0
+# Features are of order one; what varies less than this in all the runs holds no
+# information, and dividing by its spread would only blow up its rounding.
+MIN_SPREAD = 0.01
 
 
 def labels(run: Run, best_rate: float) -> np.ndarray:
@@ -38,27 +41,28 @@ def labels(run: Run, best_rate: float) -> np.ndarray:
     return np.clip(gap, -LABEL_LIMIT, LABEL_LIMIT).astype("float32")
 
 
-def best_rates(runs: Sequence[Run]) -> dict[int, float]:
-    """The rate with the lowest outcome of each seed.
+def best_rates(runs: Sequence[Run]) -> dict[tuple[str, int], float]:
+    """The rate with the lowest outcome, of each workload and seed.
 
     Args:
         runs: Sequence of `Run`.
 
     Raises:
-        ValueError: if all runs of a seed diverged.
+        ValueError: if all runs of a workload and seed diverged.
     """
-    by_seed: dict[int, list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for run in runs:
-        by_seed[run.seed].append(run)
+        groups[run.workload, run.seed].append(run)
     best = {}
-    for seed, group in by_seed.items():
+    for key, group in groups.items():
         winner = min(group, key=lambda run: run.outcome)
         if not np.isfinite(winner.outcome):
             raise ValueError(
-                f"All runs of seed {seed} diverged, so none of their rates is "
-                "known to be good. Collect runs at smaller rates too."
+                f"All runs of {key[0]!r} with seed {key[1]} diverged, so none "
+                "of their rates is known to be good. Collect runs at smaller "
+                "rates too."
             )
-        best[seed] = winner.learning_rate
+        best[key] = winner.learning_rate
     return best
 
 
@@ -78,7 +82,7 @@ def dataset(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
         rows = run.trace.rows
         columns = [run.trace.columns.index(name) for name in FEATURE_NAMES]
         states.append(rows[:, columns])
-        answers.append(labels(run, best[run.seed]))
+        answers.append(labels(run, best[run.workload, run.seed]))
     features = np.concatenate(states).astype("float32")
     targets = np.concatenate(answers)[:, None]
     known = np.isfinite(features).all(axis=1) & np.isfinite(targets[:, 0])
@@ -115,7 +119,7 @@ def fit_controller(
         The controller.
 
     Raises:
-        ValueError: if there are no runs, or all of a seed's diverged.
+        ValueError: if there are no runs, or all of a group's diverged.
     """
     if not runs:
         raise ValueError(
@@ -124,7 +128,7 @@ def fit_controller(
     keras.utils.set_random_seed(seed)
     features, targets = dataset(runs)
     mean, scale = features.mean(axis=0), features.std(axis=0)
-    varies = scale > 1e-6
+    varies = scale > MIN_SPREAD
     scale = np.where(varies, scale, 1.0)
     fresh = controller is None
     controller = Controller() if controller is None else controller

@@ -51,7 +51,14 @@ def cifar10_resnet18(
 
     Returns:
         A `Workload`.
+
+    Raises:
+        ValueError: If a number of examples is out of range.
     """
+    tfds_source.check_count("train_examples", train_examples, _NUM_TRAIN)
+    tfds_source.check_count(
+        "validation_examples", validation_examples, _NUM_VALIDATION
+    )
     return Workload(
         name="cifar10_resnet18",
         load_data=functools.partial(
@@ -84,10 +91,8 @@ def load_cifar10(
     Raises:
         DataNotAvailableError: If CIFAR-10 is not on this machine.
     """
-    num_train = _checked("train_examples", train_examples, _NUM_TRAIN)
-    num_validation = _checked(
-        "validation_examples", validation_examples, _NUM_VALIDATION
-    )
+    num_train = train_examples or _NUM_TRAIN
+    num_validation = validation_examples or _NUM_VALIDATION
     load = functools.partial(
         tfds_source.load_arrays, "cifar10", download=download
     )
@@ -180,13 +185,3 @@ def _normalized(split: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     images = split["image"].astype("float32") / 255.0
     images = (images - _MEAN) / _STANDARD_DEVIATION
     return images, np.asarray(split["label"], "int32")
-
-
-def _checked(name: str, count: int | None, limit: int) -> int:
-    if count is None:
-        return limit
-    if not 0 < count <= limit:
-        raise ValueError(
-            f"`{name}` must be from 1 to {limit}. Received: {name}={count}."
-        )
-    return count

@@ -32,7 +32,12 @@ def fashion_mnist_cnn(
 
     Returns:
         A `Workload`.
+
+    Raises:
+        ValueError: If a number of examples is out of range.
     """
+    tfds_source.check_count("train_examples", train_examples, 50_000)
+    tfds_source.check_count("validation_examples", validation_examples, 10_000)
     return Workload(
         name="fashion_mnist_cnn",
         load_data=functools.partial(
@@ -57,16 +62,6 @@ def load_fashion_mnist(
     train_examples: int, validation_examples: int, download: bool = False
 ) -> Data:
     """Read the slice. Raises `DataNotAvailableError` when it is not there."""
-    if not (0 < train_examples <= 50_000):
-        raise ValueError(
-            "`train_examples` must be from 1 to 50000. "
-            f"Received: train_examples={train_examples}."
-        )
-    if not (0 < validation_examples <= 10_000):
-        raise ValueError(
-            "`validation_examples` must be from 1 to 10000. "
-            f"Received: validation_examples={validation_examples}."
-        )
     splits = [
         tfds_source.load_arrays("fashion_mnist", split, download=download)
         for split in (

@@ -17,6 +17,8 @@ from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
 
 _DATA_SET = "glue/sst2"
+_NUM_TRAIN = 67_349
+_NUM_VALIDATION = 872
 _MIN_SEQUENCE_LENGTH = 3
 
 
@@ -50,7 +52,8 @@ def sst2_bert(
         A `Workload`.
 
     Raises:
-        ValueError: If `sequence_length` is below 3.
+        ValueError: If `sequence_length` is below 3, or a number of examples
+            is out of range.
     """
     if sequence_length < _MIN_SEQUENCE_LENGTH:
         raise ValueError(
@@ -58,6 +61,10 @@ def sst2_bert(
             "start token, one token of text and an end token. "
             f"Received: sequence_length={sequence_length}."
         )
+    tfds_source.check_count("train_examples", train_examples, _NUM_TRAIN)
+    tfds_source.check_count(
+        "validation_examples", validation_examples, _NUM_VALIDATION
+    )
     return Workload(
         name="sst2_bert",
         load_data=functools.partial(
@@ -114,7 +121,9 @@ def load_sst2(
     """
     splits = [
         tfds_source.load_arrays(
-            _DATA_SET, _slice(split, count), download=download
+            _DATA_SET,
+            split if count is None else f"{split}[:{count}]",
+            download=download,
         )
         for split, count in (
             ("train", train_examples),
@@ -211,17 +220,6 @@ def _is_hugging_face_folder(preset: str) -> bool:
     return all(
         (folder / name).is_file() for name in ("config.json", "vocab.txt")
     )
-
-
-def _slice(split: str, count: int | None) -> str:
-    if count is None:
-        return split
-    if count < 1:
-        raise ValueError(
-            f"A number of {split} examples must be at least 1. "
-            f"Received: {count}."
-        )
-    return f"{split}[:{count}]"
 
 
 def _import_keras_hub() -> Any:

@@ -61,6 +61,20 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
     return tfds.as_numpy(dataset)
 
 
+def check_count(name: str, count: int | None, limit: int) -> None:
+    """Raise `ValueError` for a number of examples outside 1 to `limit`.
+
+    Args:
+        name: String, the argument's name.
+        count: Integer, or `None` for all.
+        limit: Integer, how many there are.
+    """
+    if count is not None and not 0 < count <= limit:
+        raise ValueError(
+            f"`{name}` must be from 1 to {limit}. Received: {name}={count}."
+        )
+
+
 def _folder(builder: Any) -> str:
     # The folder that was searched, without this data set's own subfolders.
     return str(getattr(builder, "_data_dir_root", builder.data_dir))

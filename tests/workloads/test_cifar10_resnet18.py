@@ -40,9 +40,8 @@ def test_data_are_normalized_and_split(tfds_dir):
 
 @pytest.mark.parametrize("count", [0, 45_001])
 def test_slice_out_of_range(count):
-    workload = workloads.get("cifar10_resnet18", train_examples=count)
     with pytest.raises(ValueError, match=f"train_examples={count}"):
-        workload.load_data()
+        workloads.get("cifar10_resnet18", train_examples=count)
 
 
 def _augmented(images, seed):

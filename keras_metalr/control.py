@@ -1,0 +1,316 @@
+"""The measurement around one update, and the control that follows from it.
+
+before the update: gradient norm, safe start, the rate that is to be used
+after it:          what moved, how far; the interval's sums
+end of the step:   a decision, where one is due
+"""
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_metalr import backend
+from keras_metalr.decision import Clock
+from keras_metalr.decision import Settings
+from keras_metalr.decision import count_step
+from keras_metalr.decision import decide
+from keras_metalr.rates import Rate
+from keras_metalr.rates import accumulation_steps
+from keras_metalr.rates import gradient_scale
+from keras_metalr.rates import is_loss_scaled
+from keras_metalr.run_state import RunState
+from keras_metalr.signals import CoordinateSample
+from keras_metalr.signals import inner_products
+from keras_metalr.signals import norm
+from keras_metalr.signals import squared_norm
+from keras_metalr.signals import step_signals
+from keras_metalr.step_context import StepContext
+from keras_metalr.update_rule import START_STEPS
+from keras_metalr.update_rule import bound
+from keras_metalr.update_rule import first_log_rate
+from keras_metalr.update_rule import ramp
+
+Tensor = Any
+Scalars = dict[str, Tensor]
+
+
+class RunControl:
+    """Measures and steers one run; its memory is a `RunState`.
+
+    Args:
+        optimizer: The user's Keras optimizer, built.
+        variables: Sequence of the trainable `keras.Variable`.
+        rates: Sequence of `Rate`, the optimizer's.
+        controller: `keras.Model` from features to the output.
+        settings: `Settings` of the run.
+        horizon: Tuple of integers `(total_steps, interval)`.
+        context: `StepContext` that the loss comes by.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        rates: Sequence[Rate],
+        controller: keras.Model,
+        settings: Settings,
+        horizon: tuple[int, int],
+        context: StepContext,
+    ) -> None:
+        self._optimizer = optimizer
+        self._variables = list(variables)
+        self._rates = list(rates)
+        self._controller = controller
+        self._settings = settings
+        self._context = context
+        self._accumulation_steps = accumulation_steps(optimizer)
+        shapes = [tuple(variable.shape) for variable in variables]
+        self.sample = CoordinateSample(shapes)
+        self.state = RunState(
+            sample_size=self.sample.size,
+            rates=[rate.initial for rate in rates],
+            controller=controller,
+            horizon=horizon,
+            ramping=settings.safe_start,
+        )
+
+    # -- Around the update. -------------------------------------------------
+
+    def before(
+        self, grads: Sequence[Tensor], variables: Sequence[keras.Variable]
+    ) -> tuple[list[Tensor], dict[str, Any]]:
+        """Measure the gradient, choose and set the rate of this step.
+
+        Args:
+            grads: Sequence of gradients, as the train step hands them over.
+            variables: Sequence of `keras.Variable`, one for each gradient.
+
+        Returns:
+            Tuple of the gradients to apply, and what `after` needs to know.
+        """
+        with backend.measuring():
+            scale = gradient_scale(self._optimizer)
+            by_id = dict(zip(map(id, variables), grads, strict=True))
+            gradients = backend.across_replicas(
+                [backend.dense(by_id.get(id(v))) for v in self._variables]
+            )
+            loss = backend.across_replicas([self._context.take_loss()])[0]
+            gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
+            finite = ops.logical_and(
+                ops.isfinite(gradient_norm), ops.isfinite(loss)
+            )
+            weights = self.sample.gather(self._variables)
+            first = ops.equal(self._counters()[0], 0)
+            scalars = self.state.read()
+            if self._starting():
+                scalars = self._begin(scalars, first, weights, gradient_norm)
+            rate = self._assign_rates(scalars)
+            due = self._due()
+            measured = {
+                "scalars": scalars,
+                "loss": loss,
+                "gradient_norm": gradient_norm,
+                "finite": finite,
+                "rate": rate,
+                "scale": scale,
+                "due": due,
+                "gradients": gradients,
+                "gradient": self.sample.gather(gradients) / scale,
+                "weights": weights,
+                "start": ops.where(
+                    first, weights, ops.convert_to_tensor(self.state.start)
+                ),
+                "products": backend.cond(
+                    due,
+                    lambda: inner_products(gradients, self._variables),
+                    lambda: ops.zeros((len(gradients),), dtype="float32"),
+                ),
+            }
+            # A LossScaleOptimizer skips such steps itself, and must see them.
+            if self._settings.guard and not is_loss_scaled(self._optimizer):
+                grads = [backend.masked(g, finite) for g in grads]
+            return list(grads), measured
+
+    def after(self, before: dict[str, Any]) -> None:
+        """Measure what the update did and book the step.
+
+        Args:
+            before: Dict that `before` returned.
+        """
+        with backend.measuring():
+            state = self.state
+            weights = self.sample.gather(self._variables)
+            last_update = ops.convert_to_tensor(state.last_update)
+            measured = step_signals(
+                before["gradient"],
+                before["weights"],
+                weights,
+                before["start"],
+                last_update,
+            )
+            promised = backend.cond(
+                before["due"],
+                lambda: ops.sum(
+                    before["products"]
+                    - inner_products(before["gradients"], self._variables)
+                ),
+                lambda: ops.zeros((), dtype="float32"),
+            )
+            measured["promised_drop"] = promised / before["scale"]
+            measured["loss"] = before["loss"]
+            measured["gradient_norm"] = before["gradient_norm"]
+            measured["learning_rate"] = before["rate"]
+            finite = ops.cast(before["finite"], "float32")
+            is_update = self._is_update()
+            moved = finite * is_update
+            scalars = count_step(before["scalars"], measured, finite, is_update)
+            if self._starting():
+                scalars = self._ramp(scalars, measured, moved)
+            state.write(scalars)
+            state.start.assign(before["start"])
+            state.last_update.assign(
+                ops.where(moved > 0.5, weights - before["weights"], last_update)
+            )
+        for rate in self._rates:
+            rate.release()
+        self._context.applied = True
+
+    def _begin(
+        self, scalars: Scalars, first: Tensor, weights: Any, gradient_norm: Any
+    ) -> Scalars:
+        """At the first step of a safe start, forget the user's rate."""
+        log_rate = first_log_rate(
+            norm(weights), gradient_norm, self.sample.num_coordinates
+        )
+        usable = ops.logical_and(first, ops.isfinite(log_rate))
+        wanted = self._bounded(log_rate - self._log_base())
+        multiplier = ops.where(usable, wanted, scalars["log_multiplier"])
+        return {**scalars, "log_multiplier": multiplier}
+
+    def _ramp(self, scalars: Scalars, measured: Scalars, moved: Any) -> Scalars:
+        """The safe start: a few steps that find how long an update is."""
+        factor, done = ramp(
+            measured["update_norm"],
+            measured["weight_norm"],
+            self.sample.num_coordinates,
+        )
+        limit = START_STEPS * self._accumulation_steps
+        active = scalars["ramping"] * moved
+        steps = scalars["ramp_steps"] + scalars["ramping"]
+        over = ops.maximum(done * moved, ops.cast(steps >= limit, "float32"))
+        before = scalars["log_multiplier"]
+        wanted = self._bounded(before + factor)
+        return {
+            **scalars,
+            "log_multiplier": ops.where(active > 0.5, wanted, before),
+            "ramp_steps": steps,
+            "ramping": scalars["ramping"] * (1.0 - over),
+        }
+
+    def _starting(self) -> bool:
+        """Whether the safe start is, or may be, going on."""
+        host = self._context.host_starting
+        return self._settings.safe_start and host is not False
+
+    def _log_base(self) -> Tensor:
+        initial = ops.convert_to_tensor(self.state.base_rates)[0]
+        return ops.log(ops.maximum(self._rates[0].base(initial), 1e-30))
+
+    def _bounded(self, log_multiplier: Tensor) -> Tensor:
+        return bound(
+            log_multiplier,
+            self._log_base(),
+            math.log(self._settings.min_learning_rate),
+            math.log(self._settings.max_learning_rate),
+        )
+
+    def _assign_rates(self, scalars: Scalars) -> Tensor:
+        """Set every rate; returns the first one, scalar float32."""
+        multiplier = ops.exp(scalars["log_multiplier"])
+        initial = ops.convert_to_tensor(self.state.base_rates)
+        values = [
+            rate.base(initial[i]) * multiplier
+            for i, rate in enumerate(self._rates)
+        ]
+        for rate, value in zip(self._rates, values, strict=True):
+            rate.assign(value, multiplier)
+        return values[0]
+
+    def _counters(self) -> Tensor:
+        return ops.convert_to_tensor(self.state.counters)
+
+    def _due(self) -> Tensor:
+        """Whether a decision falls on this step."""
+        if self._context.host_due is not None:
+            return self._context.host_due
+        counters = self._counters()
+        return ops.equal(ops.mod(counters[0] + 1, counters[2]), 0)
+
+    def _is_update(self) -> Tensor:
+        """1.0 where the step just taken was to move the weights."""
+        if self._accumulation_steps == 1:
+            return ops.ones((), dtype="float32")
+        taken = ops.convert_to_tensor(self._rates[0].optimizer._iterations)
+        whole = ops.equal(ops.mod(taken, self._accumulation_steps), 0)
+        return ops.cast(whole, "float32")
+
+    # -- The end of the step. -----------------------------------------------
+
+    def finish_step(
+        self, loss_after: Callable[[], Tensor], resolution: float
+    ) -> dict[str, Tensor]:
+        """Decide, if a decision is due; returns what goes into the logs.
+
+        Args:
+            loss_after: Callable without arguments that runs the batch again
+                and returns its loss, not a number where that cannot be done.
+            resolution: Float, see `signals.trust_ratio`.
+        """
+        with backend.measuring():
+            state, counters = self.state, self._counters()
+            step, total, interval = (counters[i] for i in range(3))
+            vector = ops.convert_to_tensor(state.scalars)
+            rows = ops.convert_to_tensor(state.trace)
+
+            def decided() -> tuple[Tensor, Tensor]:
+                clock = Clock(
+                    ops.cast(step + 1, "float32"),
+                    ops.cast(total, "float32"),
+                    ops.cast(interval, "float32"),
+                )
+                scalars, row = decide(
+                    state.unpack(vector),
+                    loss_after(),
+                    clock,
+                    self._control,
+                    self._settings,
+                    resolution,
+                )
+                index = ops.mod((step + 1) // interval - 1, rows.shape[0])
+                here = ops.equal(ops.arange(rows.shape[0]), index)
+                written = ops.where(here[:, None], row[None, :], rows)
+                return state.pack(scalars), written
+
+            new, rows = backend.cond(
+                self._due(), decided, lambda: (vector + 0.0, rows + 0.0)
+            )
+            state.scalars.assign(new)
+            state.trace.assign(rows)
+            state.counters.assign(
+                counters + ops.convert_to_tensor([1, 0, 0], "int32")
+            )
+            return {
+                "learning_rate": state.get(new, "learning_rate"),
+                "grad_norm": state.get(new, "gradient_norm"),
+            }
+
+    def _control(self, features: Tensor) -> Tensor:
+        weights = [ops.convert_to_tensor(v) for v in self.state.controller]
+        outputs, _ = self._controller.stateless_call(
+            weights, [], features[None, :]
+        )
+        return ops.reshape(outputs, ())

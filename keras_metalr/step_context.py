@@ -1,0 +1,76 @@
+"""What one train step passes from the loss to the optimizer."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from keras import ops
+
+from keras_metalr import backend
+
+Tensor = Any
+
+
+class StepContext:
+    """The loss of the step in progress, and how it was computed.
+
+    On torch the host counts the steps, so that no step waits for the device:
+    `host_due` says there whether a decision falls on the step, `host_starting`
+    whether the safe start may still be going on. Elsewhere both are `None`.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.loss: Tensor = None
+        self.arguments: dict[str, Any] = {}
+        self.applied = False
+        self.host_due: bool | None = None
+        self.host_starting: bool | None = None
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """One train step of the model."""
+        self.active, self.applied = True, False
+        self.loss, self.arguments = None, {}
+        try:
+            yield
+        finally:
+            self.active = False
+
+    def see_loss(self, loss: Tensor, arguments: dict[str, Any]) -> None:
+        """Note a loss that `compute_loss` returned, and its arguments."""
+        if self.active:
+            # On JAX this takes the gradient's tracer off: the loss leaves the
+            # function that is being differentiated.
+            self.loss, self.arguments = ops.stop_gradient(loss), arguments
+
+    def take_loss(self) -> Tensor:
+        """The batch's loss, scalar float32.
+
+        Raises:
+            ValueError: if the train step computed none.
+        """
+        if self.loss is None:
+            raise ValueError(
+                "MetaLR needs the loss of each batch, but this model's "
+                "`train_step` applied gradients without calling "
+                "`self.compute_loss(x=..., y=..., y_pred=...)`. Compute the "
+                "loss through `compute_loss` (override it if need be)."
+            )
+        return ops.cast(ops.reshape(self.loss, ()), "float32")
+
+
+class ThreadedStepContext(StepContext, threading.local):
+    """The same, one for each thread.
+
+    A `tf.distribute.MirroredStrategy` traces every replica in a thread of its
+    own. (torch.compile, on the other hand, cannot follow thread-local state.)
+    """
+
+
+def make_step_context() -> StepContext:
+    """The kind of context that this process's backend needs."""
+    if backend.name() == "tensorflow":
+        return ThreadedStepContext()
+    return StepContext()

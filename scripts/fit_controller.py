@@ -1,0 +1,150 @@
+"""Phases 1 and 2: static runs of a workload, and the controller fit on them.
+
+    python scripts/fit_controller.py --output keras_metalr/presets/general
+
+Trains the digits at each of 15 constant rates, with three optimizers, two
+lengths of run and two seeds, and fits the controller on what was recorded. An
+interrupted call goes on where it was: finished runs are kept in `--runs`.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import time
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+from rich.progress import Progress
+
+from keras_metalr import workloads
+from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.phases import Run
+from keras_metalr.phases import collect
+from keras_metalr.phases import fit_controller
+from keras_metalr.phases.collect import LADDER
+from keras_metalr.phases.fit import best_rates
+from keras_metalr.phases.fit import dataset
+
+# Not those of the demo and the benchmarks.
+SEEDS = (100, 101)
+OPTIMIZERS = ("adam", "momentum", "sgd")
+
+CARD = """# {name}: a controller for the learning rate
+
+Phases 1 and 2 of the experiment: {num_runs} runs of the digits convnet at
+constant rates, and a supervised fit on them.
+
+| | |
+|---|---|
+| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
+| feature version | {feature_version} |
+| trained on | scikit-learn's digits (1,437 images), {optimizers} |
+| lengths of run | {epochs} epochs of 22 steps |
+| rates | {num_rates}, from {low:.0e} to {high:.0e} |
+| seeds | {seeds} |
+| states | {num_states} |
+| fit | Adam 0.001, batch 64, 10 epochs; mean squared error {error:.3f} |
+| hardware | {cpus} CPU cores ({machine}), {backend} backend |
+| seconds of training | {seconds:.0f} |
+
+Best constant rates by the final validation loss: {best}.
+
+## Limits
+
+It has seen one small convnet on one small data set. It has not seen
+pretrained networks, transformers, regression, label noise, weight decay or
+runs of more than {longest} steps; what it does there is extrapolation.
+
+Made by `{command}`.
+"""
+
+
+def main() -> None:
+    """Collect, fit, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--runs", type=pathlib.Path, default="runs/digits")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
+    parser.add_argument("--rates", type=float, nargs="+", default=list(LADDER))
+    arguments = parser.parse_args()
+    start = time.time()
+    runs = _collect_all(arguments)
+    controller = fit_controller(runs)
+    features, targets = dataset(runs)
+    error = controller.evaluate(features, targets, verbose=0)
+    best = {
+        f"{name} seed {seed}": f"{rate:.3g}"
+        for (name, seed), rate in best_rates(runs).items()
+    }
+    card = CARD.format(
+        name=arguments.output.name,
+        num_runs=len(runs),
+        feature_version=FEATURE_VERSION,
+        optimizers=", ".join(arguments.optimizers),
+        epochs=" and ".join(map(str, arguments.epochs)),
+        num_rates=len(arguments.rates),
+        low=min(arguments.rates),
+        high=max(arguments.rates),
+        seeds=", ".join(map(str, arguments.seeds)),
+        num_states=len(features),
+        error=error,
+        cpus=os.cpu_count(),
+        machine=platform.machine(),
+        backend=keras.backend.backend(),
+        seconds=time.time() - start,
+        best=", ".join(f"{key}: {value}" for key, value in best.items()),
+        longest=22 * max(arguments.epochs),
+        command="python scripts/fit_controller.py",
+    )
+    controller.save_to_preset(str(arguments.output), card=card)
+    print(f"Saved {arguments.output} (mean squared error {error:.3f}).")
+
+
+def _collect_all(arguments: argparse.Namespace) -> list[Run]:
+    total = (
+        len(arguments.optimizers)
+        * len(arguments.epochs)
+        * len(arguments.seeds)
+        * len(arguments.rates)
+    )
+    runs: list[Run] = []
+    with Progress() as progress:
+        task = progress.add_task("static runs", total=total)
+        for optimizer in arguments.optimizers:
+            workload = workloads.get("digits", optimizer=optimizer)
+            data = workload.load_data()
+            for epochs in arguments.epochs:
+                runs += collect(
+                    workload.compiled_model,
+                    _fit_arguments(workload, data, epochs),
+                    learning_rates=arguments.rates,
+                    seeds=arguments.seeds,
+                    workload=f"digits-{optimizer}-{epochs}",
+                    folder=arguments.runs,
+                    progress=lambda run: progress.advance(task),
+                )
+    return runs
+
+
+def _fit_arguments(workload: Any, data: Any, epochs: int) -> Any:
+    def fit_arguments(seed: int) -> dict[str, Any]:
+        return {
+            "x": data.train_batches(workload.batch_size, seed),
+            "steps_per_epoch": data.steps_per_epoch(workload.batch_size),
+            "epochs": epochs,
+            "validation_data": data.validation_batches(data.num_validation),
+            "validation_freq": epochs,
+            "shuffle": False,
+            "verbose": 0,
+        }
+
+    return fit_arguments
+
+
+if __name__ == "__main__":
+    main()

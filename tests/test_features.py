@@ -1,0 +1,284 @@
+"""Features: in range for any input, right by the table, free of scale."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_metalr.features import FEATURE_LIMIT
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.features import FEATURES
+from keras_metalr.features import NUM_FEATURES
+from keras_metalr.features import SUMMARY_INITIAL
+from keras_metalr.features import features
+from keras_metalr.features import update_summary
+from tests import reference
+
+any_float32 = st.floats(width=32)
+INTERVAL_KEYS = (
+    "loss",
+    "log_gradient_norm",
+    "cosine",
+    "log_update_ratio",
+    "log_rate",
+    "trust_ratio",
+    "trust_valid",
+)
+
+
+def tensor(value):
+    return ops.convert_to_tensor(np.asarray(value, "float32"))
+
+
+def tensors(values):
+    return {key: tensor(value) for key, value in values.items()}
+
+
+def as_numpy(vector):
+    vector = ops.convert_to_numpy(vector)
+    assert vector.dtype == np.float32
+    return vector
+
+
+# Lists of eight values, as the functions take them all at once.
+def columns(keys):
+    return st.fixed_dictionaries(
+        {key: st.lists(any_float32, min_size=8, max_size=8) for key in keys}
+    )
+
+
+@settings(max_examples=60)
+@given(
+    summary=columns(SUMMARY_INITIAL),
+    progress=st.lists(any_float32, min_size=8, max_size=8),
+    num_decisions=st.lists(any_float32, min_size=8, max_size=8),
+)
+def test_finite_and_in_range_for_any_summary(summary, progress, num_decisions):
+    vector = as_numpy(
+        features(tensors(summary), tensor(progress), tensor(num_decisions))
+    )
+    assert vector.shape == (NUM_FEATURES, 8)
+    assert np.all(np.isfinite(vector))
+    assert np.all(np.abs(vector) <= FEATURE_LIMIT)
+
+
+@settings(max_examples=40)
+@given(intervals=st.lists(columns(INTERVAL_KEYS), min_size=1, max_size=4))
+def test_finite_and_in_range_after_any_intervals(intervals):
+    summary = tensors({key: [v] * 8 for key, v in SUMMARY_INITIAL.items()})
+    for interval in intervals:
+        summary = update_summary(summary, tensors(interval))
+    vector = as_numpy(features(summary, tensor([0.5] * 8), tensor([200.0] * 8)))
+    assert np.all(np.isfinite(vector))
+    assert np.all(np.abs(vector) <= FEATURE_LIMIT)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0, 0.0])
+@pytest.mark.parametrize("key", SUMMARY_INITIAL)
+def test_one_bad_number(key, bad):
+    summary = {**scenario_summary(), key: bad}
+    vector = as_numpy(features(tensors(summary), tensor(0.5), tensor(200.0)))
+    assert np.all(np.isfinite(vector))
+    assert np.all(np.abs(vector) <= FEATURE_LIMIT)
+
+
+def test_what_is_not_finite_reads_as_zero():
+    summary = {**scenario_summary(), "loss_fast": -1.0}
+    vector = as_numpy(features(tensors(summary), tensor(0.5), tensor(200.0)))
+    assert vector[FEATURE_NAMES.index("loss_trend")] == 0.0
+
+
+def test_table_is_whole():
+    assert NUM_FEATURES == len(FEATURES) == 17
+    assert len(set(FEATURE_NAMES)) == NUM_FEATURES
+    assert all(f.formula and f.meaning for f in FEATURES)
+
+
+# -- Golden values. ---------------------------------------------------------
+
+
+def signals_of_a_run(num_steps, seed):
+    """Made up signals that look like a run's."""
+    generator = np.random.default_rng(seed)
+    age = np.arange(num_steps)
+    noise = generator.normal(size=(9, num_steps))
+    valid = generator.random(num_steps) < 0.8
+    return {
+        "loss": 0.5 + 2.0 * np.exp(-age / 20.0) * np.exp(0.1 * noise[0]),
+        "gradient_norm": 3.0 * np.exp(0.3 * noise[1] - age / 50.0),
+        "cosine": np.tanh(0.3 + 0.3 * noise[2]),
+        "update_norm": 0.01 * np.exp(0.3 * noise[3]),
+        "weight_norm": 5.0 + 0.02 * age,
+        "distance": 0.05 * np.sqrt(age + 1.0) * np.exp(0.2 * noise[4]),
+        "learning_rate": 1e-3 * np.exp(np.cumsum(0.2 * noise[5])),
+        "trust_ratio": np.where(valid, 0.9 + 0.1 * noise[6], np.nan),
+    }
+
+
+def summaries_of(signals, interval):
+    """The same, through `update_summary`, one a decision."""
+    summary = dict(SUMMARY_INITIAL)
+    direction = signals["update_norm"] / signals["learning_rate"]
+    summaries = []
+    for end in range(interval, len(signals["loss"]) + 1, interval):
+        part = slice(end - interval, end)
+        # Kept step by step, outside `update_summary`.
+        summary["distance"] = signals["distance"][end - 1]
+        summary["max_distance"] = signals["distance"][:end].max()
+        summary["weight_norm"] = signals["weight_norm"][end - 1]
+        summary["sum_direction_squared"] = np.sum(direction[:end] ** 2)
+        ratio = signals["trust_ratio"][end - 1]
+        sizes = signals["update_norm"] / signals["weight_norm"]
+        new = update_summary(
+            tensors(summary),
+            tensors(
+                {
+                    "loss": signals["loss"][part].mean(),
+                    "log_gradient_norm": np.log(
+                        signals["gradient_norm"][part]
+                    ).mean(),
+                    "cosine": signals["cosine"][part].mean(),
+                    "log_update_ratio": np.log(sizes[part]).mean(),
+                    "log_rate": np.log(signals["learning_rate"][end - 1]),
+                    "trust_ratio": np.nan_to_num(ratio, nan=1.0),
+                    "trust_valid": float(np.isfinite(ratio)),
+                }
+            ),
+        )
+        summary = {key: float(value) for key, value in new.items()}
+        summaries.append(summary)
+    return summaries
+
+
+def scenario_summary():
+    return summaries_of(signals_of_a_run(12, seed=0), interval=1)[-1]
+
+
+@pytest.mark.parametrize(
+    ("interval", "total_steps", "seed"), [(1, 60, 0), (1, 90, 1), (3, 600, 2)]
+)
+def test_golden_values(interval, total_steps, seed):
+    signals = signals_of_a_run(60, seed)
+    expected = reference.features(signals, interval, total_steps)
+    num_decisions = math.ceil(total_steps / interval)
+    for i, summary in enumerate(summaries_of(signals, interval)):
+        vector = features(
+            tensors(summary),
+            tensor((i + 1) * interval / total_steps),
+            tensor(num_decisions),
+        )
+        np.testing.assert_allclose(
+            as_numpy(vector),
+            np.clip(expected[i], -4.0, 4.0),
+            atol=2e-4,
+            err_msg=f"decision {i}",
+        )
+
+
+def test_values_worked_out_by_hand():
+    # The first decision of a run of 100, at loss 2, rate 0.01, with one update
+    # of length 0.1 on weights of length 10 and a trust ratio of 0.5.
+    summary = tensors(
+        {
+            **SUMMARY_INITIAL,
+            "distance": 0.1,
+            "max_distance": 0.1,
+            "weight_norm": 10.0,
+            "sum_direction_squared": 100.0,
+        }
+    )
+    interval = {
+        "loss": 2.0,
+        "log_gradient_norm": 1.0,
+        "cosine": 0.25,
+        "log_update_ratio": math.log(0.01),
+        "log_rate": math.log(0.01),
+        "trust_ratio": 0.5,
+        "trust_valid": 1.0,
+    }
+    summary = update_summary(summary, tensors(interval))
+    vector = as_numpy(features(summary, tensor(0.01), tensor(100.0)))
+    expected = {
+        "progress": -0.49,
+        "time_left": 0.0,  # 0.5 log(0.99 + 0.01)
+        "loss_trend": 0.0,
+        "loss_gain": 0.0,
+        "loss_surprise": 0.0,
+        "cosine_fast": 0.25,
+        "cosine_slow": 0.75,
+        "gradient_trend": 0.0,
+        "coherence": 0.0,  # one step: 0.1 / 10 / 0.01
+        "update_size": (math.log(0.01) + 7.0) / 4.0,
+        "rate_trend": 0.0,
+        "rate_drop": 0.0,
+        "loss_jump": 0.0,
+        "age": -1.0,
+        "horizon": 0.0,
+        "travel": -0.49,
+        "trust": (math.log(1.0 - (0.6 + 0.4 * 0.5)) + 2.5) / 1.5,
+    }
+    np.testing.assert_allclose(
+        vector, [expected[name] for name in FEATURE_NAMES], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("trust_mean", "expected"), [(1.0, 0.003), (3.0, 0.003), (-5.0, 2.0)]
+)
+def test_curvature_is_clipped(trust_mean, expected):
+    summary = {**scenario_summary(), "trust_mean": trust_mean}
+    vector = features(tensors(summary), tensor(0.5), tensor(200.0))
+    value = as_numpy(vector)[FEATURE_NAMES.index("trust")]
+    assert value == pytest.approx((math.log(expected) + 2.5) / 1.5, abs=1e-5)
+
+
+def test_invalid_trust_ratio_changes_nothing():
+    summary = scenario_summary()
+    interval = dict.fromkeys(INTERVAL_KEYS, 0.5)
+    new = update_summary(
+        tensors(summary), tensors({**interval, "trust_valid": 0.0})
+    )
+    assert float(new["trust_mean"]) == pytest.approx(summary["trust_mean"])
+
+
+# -- Scale. -----------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1000),
+    loss=st.floats(1e-3, 1e3),
+    weights=st.floats(1e-2, 1e2),
+)
+def test_features_of_a_rescaled_run_are_the_same(seed, loss, weights):
+    # Loss x c: gradient x c, rate / c. Weights x b at the same loss: gradient
+    # / b, every length x b, rate x b^2.
+    signals = signals_of_a_run(12, seed)
+    scaled = {
+        **signals,
+        "loss": loss * signals["loss"],
+        "gradient_norm": loss / weights * signals["gradient_norm"],
+        "learning_rate": weights**2 / loss * signals["learning_rate"],
+        **{
+            name: weights * signals[name]
+            for name in ("update_norm", "weight_norm", "distance")
+        },
+    }
+    arguments = tensor(0.2), tensor(60.0)
+    plain = features(tensors(summaries_of(signals, 2)[-1]), *arguments)
+    other = features(tensors(summaries_of(scaled, 2)[-1]), *arguments)
+    np.testing.assert_allclose(as_numpy(other), as_numpy(plain), atol=1e-3)
+
+
+def test_reparameterized_direction_leaves_coherence_alone():
+    # An optimizer whose direction is 10 times as long, at a tenth of the rate.
+    signals = signals_of_a_run(12, 0)
+    scaled = {**signals, "learning_rate": 0.1 * signals["learning_rate"]}
+    arguments = tensor(0.2), tensor(60.0)
+    plain = features(tensors(summaries_of(signals, 1)[-1]), *arguments)
+    other = features(tensors(summaries_of(scaled, 1)[-1]), *arguments)
+    np.testing.assert_allclose(as_numpy(other), as_numpy(plain), atol=1e-4)
