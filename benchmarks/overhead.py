@@ -119,12 +119,12 @@ def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
             jax.block_until_ready((logs, new))
 
     else:
-        batch = [
+        pairs = [
             (keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y))
         ]
 
         def step() -> None:
-            float(model.train_function(batch)["loss"])
+            float(model.train_function(pairs)["loss"])
 
     step.keep = (model, keep)  # type: ignore[attr-defined]
     return step
@@ -229,7 +229,8 @@ def main() -> None:
     backend = keras.backend.backend()
     jit = not arguments.no_jit and backend != "torch"
     if arguments.peak:
-        print(peak_memory(*arguments.peak, jit))
+        name, method = arguments.peak
+        print(peak_memory(name, method, jit))
         return
     results = []
     for name in arguments.models:

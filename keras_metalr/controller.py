@@ -113,7 +113,10 @@ class Controller(keras.Model):
         """
         path = pathlib.Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        self.save_weights(str(path / WEIGHTS_FILE))
+        # A copy that was never compiled: no optimizer in the file.
+        copy = type(self).from_config(self.get_config())
+        copy.set_weights(self.get_weights())
+        copy.save_weights(str(path / WEIGHTS_FILE))
         config = {
             "class": "Controller",
             "config": self.get_config(),

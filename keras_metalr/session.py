@@ -103,7 +103,8 @@ class Session:
         owner, self._fit_frame = _callback_list(), _fit_frame()
         if owner is None:
             return
-        weakref.finalize(owner, _remove, weakref.ref(self))
+        # Not as the interpreter exits, when variables are gone already.
+        weakref.finalize(owner, _remove, weakref.ref(self)).atexit = False
         for name in dir(owner):
             if name.startswith("on_"):
                 setattr(owner, name, self._watched_hook(owner, name))

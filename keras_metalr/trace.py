@@ -55,7 +55,7 @@ class Trace:
         return self.rows[:, self.columns.index(column)]
 
     def to_dataframe(self) -> Any:
-        """The trace as a `pandas.DataFrame` (extra `[plots]`)."""
+        """The trace as a `pandas.DataFrame` (extra `[bench]`)."""
         try:
             import pandas as pd
         except ImportError as error:

@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(table)
     path = _save_picture(columns, Path(arguments.output))
     console.print(f"Picture: {path}")
+    if arguments.save_json is not None:
+        _save_rows(columns, arguments)
     return 0
 
 
@@ -83,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--digits-only", action="store_true", help="leave out Fashion-MNIST"
+    )
+    parser.add_argument(
+        "--save-json", type=Path, help="file to write the table to, as JSON"
     )
     return parser
 
@@ -240,6 +245,40 @@ def _save_picture(
     path = folder / "demo.png"
     figure.savefig(path)
     return path
+
+
+def _save_rows(
+    columns: dict[tuple[str, str], dict[str, Any]],
+    arguments: argparse.Namespace,
+) -> None:
+    from keras_metalr.benchmark.environment import environment
+    from keras_metalr.benchmark.records import write_json
+    from keras_metalr.benchmark.report import controller_identity
+
+    rows = [
+        {
+            "data": title,
+            "method": method,
+            "learning_rate": result.config["learning_rate"],
+            "accuracy": result.results["eval_accuracy"],
+            "loss": result.results["eval_loss"],
+            "f1": result.results["eval_f1"],
+            "epochs_to_target": result.results["epochs_to_target"],
+            "stability": result.results["stability_last_half"],
+        }
+        for (title, method), group in columns.items()
+        for result in group.values()
+    ]
+    write_json(
+        arguments.save_json,
+        {
+            "steps": arguments.steps,
+            "seed": arguments.seed,
+            "controller": controller_identity(arguments.controller),
+            "environment": environment(),
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import os
 import pathlib
 import platform
-import time
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,7 +47,6 @@ constant rates, and a supervised fit on them.
 | states | {num_states} |
 | fit | Adam 0.001, batch 64, 10 epochs; mean squared error {error:.3f} |
 | hardware | {cpus} CPU cores ({machine}), {backend} backend |
-| seconds of training | {seconds:.0f} |
 
 Best constant rates by the final validation loss: {best}.
 
@@ -72,7 +70,6 @@ def main() -> None:
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
     parser.add_argument("--rates", type=float, nargs="+", default=list(LADDER))
     arguments = parser.parse_args()
-    start = time.time()
     runs = _collect_all(arguments)
     controller = fit_controller(runs)
     features, targets = dataset(runs)
@@ -96,7 +93,6 @@ def main() -> None:
         cpus=os.cpu_count(),
         machine=platform.machine(),
         backend=keras.backend.backend(),
-        seconds=time.time() - start,
         best=", ".join(f"{key}: {value}" for key, value in best.items()),
         longest=22 * max(arguments.epochs),
         command="python scripts/fit_controller.py",

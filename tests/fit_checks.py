@@ -36,7 +36,7 @@ def make_layers(normalize: bool = True) -> list[keras.layers.Layer]:
     return [*layers, keras.layers.Dense(NUM_CLASSES)]
 
 
-class _Subclass(keras.Model):
+class Subclass(keras.Model):
     def __init__(self, normalize: bool = True) -> None:
         super().__init__()
         self.parts = make_layers(normalize)
@@ -69,7 +69,7 @@ def make_model(
             outputs = layer(outputs)
         return keras.Model(inputs, outputs)
     if kind == "subclass":
-        model = _Subclass(normalize)
+        model = Subclass(normalize)
         model(np.zeros((1, NUM_INPUTS), "float32"))
         return model
     inputs = [keras.Input((NUM_INPUTS,))] if kind == "sequential" else []
@@ -137,3 +137,12 @@ def assert_clean(
     if learning_rate is not None:
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         assert rate == np.float32(learning_rate)
+
+
+def moving_controller(output: float = -1.0) -> keras.Model:
+    """A controller whose output is this, whatever it is shown."""
+    from keras_metalr import Controller
+
+    controller = Controller()
+    controller.head.bias.assign([output])
+    return controller

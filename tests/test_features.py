@@ -150,7 +150,7 @@ def summaries_of(signals, interval):
             ),
         )
         summary = {key: float(value) for key, value in new.items()}
-        summaries.append(summary)
+        summaries.append(dict(summary))
     return summaries
 
 

@@ -268,11 +268,10 @@ def test_cosine_is_one_along_and_minus_one_against():
     assert cosine(100.0 * g) == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize("gradient", [0.0, 1.0])
-@pytest.mark.parametrize("last", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("gradient", "last"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)]
+)
 def test_cosine_of_nothing_is_zero(gradient, last):
-    if gradient == last == 1.0:
-        pytest.skip("nothing is zero here")
     w = ops.ones((3,))
     signals = step_signals(gradient * w, w, w, w, last * w)
     assert float(signals["cosine"]) == 0.0

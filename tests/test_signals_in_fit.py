@@ -514,3 +514,30 @@ def trace_of_linear_model(
         callbacks=[metalr],
     )
     return metalr.trace
+
+
+# -- Limits. ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("safe_start", [False, True])
+@pytest.mark.parametrize("schedule", [False, True])
+def test_rate_never_leaves_the_limits(safe_start, schedule):
+    # The user's own rate is above the limit, or comes there between two
+    # decisions, of which there is one in 2 steps.
+    rate = 0.5
+    if schedule:
+        rate = keras.optimizers.schedules.PolynomialDecay(1e-4, 8, 0.5)
+    metalr = MetaLR(
+        Controller(),
+        total_steps=400,
+        max_learning_rate=0.01,
+        min_learning_rate=1e-3,
+        safe_start=safe_start,
+    )
+    recorder = StateRecorder()
+    x, y = data(num_steps=8)
+    model = compiled(wide_model(), keras.optimizers.SGD(rate))
+    model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[metalr, recorder])
+    rates = recorder["learning_rate"]
+    assert rates.max() <= 0.01 * (1 + 1e-5)
+    assert rates.min() >= 1e-3 * (1 - 1e-5)

@@ -1,0 +1,374 @@
+"""README's tables, made from the recorded results.
+
+    python -m keras_metalr.benchmark.report           # rewrite README.md
+    python -m keras_metalr.benchmark.report --check   # fail if it is stale
+
+A table stands between `<!-- table:NAME -->` and `<!-- end -->`. Nothing there
+is written by hand, so that no figure outlives the run that it came from.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from keras_metalr.benchmark.comparison import Comparison
+from keras_metalr.benchmark.comparison import Score
+from keras_metalr.benchmark.comparison import compare
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.controller import CONFIG_FILE
+from keras_metalr.controller import shipped_presets
+from keras_metalr.features import FEATURES
+
+BACKENDS = ("tensorflow", "jax", "torch")
+CONTROLLER_FILE = "controller.json"
+NOT_MEASURED = "Not measured yet."
+OTHER_CONTROLLER = (
+    "*These figures are of an earlier controller than the one shipped now.*"
+)
+
+_BACKEND_NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+_MODEL_NAMES = {
+    "dense": "dense net, 1.0 M weights, batch 128",
+    "resnet18": "ResNet-18, 11 M weights, batch 64",
+}
+_BLOCK = re.compile(
+    r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite the tables, or with `--check` compare them.
+
+    Returns:
+        Exit code: 0; 1 when `--check` found a stale table; 2 when a file
+        cannot be used.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument(
+        "--results", type=Path, default=Path("benchmarks/results")
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        old = arguments.readme.read_text(encoding="utf-8")
+        new = filled(old, tables(arguments.results))
+    except (KeyError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    stale = stale_tables(old, new)
+    if arguments.check and stale:
+        print(
+            f"error: {arguments.readme} does not say what the results say in "
+            f"the tables {', '.join(stale)}. Run "
+            "`python -m keras_metalr.benchmark.report`.",
+            file=sys.stderr,
+        )
+        return 1
+    if stale:
+        arguments.readme.write_text(new, encoding="utf-8")
+    print(f"{arguments.readme}: {', '.join(stale) or 'nothing'} changed.")
+    return 0
+
+
+def tables(results: Path) -> dict[str, str]:
+    """Every table as Markdown, by name.
+
+    Args:
+        results: Path of the folder with the recorded results. What is not
+            there reads "Not measured yet."
+    """
+    return {
+        "digits": digits_table(results / "digits"),
+        "demo": demo_table(results / "demo.json"),
+        "overhead": overhead_table(results),
+        "features": features_table(),
+    }
+
+
+def filled(text: str, bodies: Mapping[str, str]) -> str:
+    """Put the tables between their markers.
+
+    Args:
+        text: String, Markdown with markers.
+        bodies: Mapping from a table's name to its Markdown.
+
+    Returns:
+        The new text.
+
+    Raises:
+        ValueError: If a marker names no table, or lacks its end.
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in bodies:
+            raise ValueError(
+                f"There is no table {name!r}. Expected one of {list(bodies)}."
+            )
+        return f"{match[1]}{bodies[name].strip()}\n{match[4]}"
+
+    num_markers = text.count("<!-- table:")
+    if num_markers != len(_BLOCK.findall(text)):
+        raise ValueError(
+            "Every `<!-- table:NAME -->` needs a line end after it and an "
+            f"`<!-- end -->` of its own. Received: {num_markers} markers, "
+            f"{len(_BLOCK.findall(text))} of them whole."
+        )
+    return _BLOCK.sub(replacement, text)
+
+
+def stale_tables(old: str, new: str) -> list[str]:
+    """Names of the tables that differ between two texts."""
+    pairs = zip(_BLOCK.finditer(old), _BLOCK.finditer(new), strict=True)
+    return [a["name"] for a, b in pairs if a["body"] != b["body"]]
+
+
+def controller_identity(preset: str = "general") -> dict[str, str]:
+    """What tells a controller from any other: the sha256 of its weights.
+
+    Args:
+        preset: String, name or folder of a preset. Defaults to `"general"`.
+    """
+    root: Any = Path(preset)
+    if preset in shipped_presets():
+        root = resources.files("keras_metalr") / "presets" / preset
+    config = json.loads((root / CONFIG_FILE).read_text(encoding="utf-8"))
+    return {"weights_sha256": config["weights_sha256"]}
+
+
+# -- The tables. -------------------------------------------------------------
+
+
+def digits_table(folder: Path) -> str:
+    """What `benchmarks/digits.py` recorded.
+
+    Args:
+        folder: Path of its records. An unfinished set counts as none.
+    """
+    records = [RunResult.load(path) for path in folder.glob("digits-*.json")]
+    try:
+        comparison = compare(records)
+    except ValueError:
+        return NOT_MEASURED
+    lines = [_digits_rows(comparison), "", _digits_note(comparison, records)]
+    note = folder / CONTROLLER_FILE
+    if note.is_file() and _read(note) != controller_identity():
+        lines += ["", OTHER_CONTROLLER]
+    return "\n".join(lines)
+
+
+def _digits_rows(comparison: Comparison) -> str:
+    best = comparison.best_static
+    seeds = len(comparison.seeds)
+    rows = [
+        ("MetaLR", f"from {_rate(score)}", *_accuracies(score), seeds)
+        for score in comparison.metalr
+    ]
+    rows.append(
+        (
+            f"best of {len(comparison.static)} constant rates",
+            _rate(best),
+            *_accuracies(best),
+            comparison.num_trials,
+        )
+    )
+    for name, score in (
+        ("lowest constant rate of the grid", comparison.static[0]),
+        ("highest constant rate of the grid", comparison.static[-1]),
+    ):
+        rows.append((name, _rate(score), *_accuracies(score), seeds))
+    heads = (
+        "method",
+        "rate",
+        "accuracy, mean ± 95 %",
+        "worst seed",
+        "training runs",
+    )
+    return _markdown(heads, rows)
+
+
+def _digits_note(comparison: Comparison, records: list[Any]) -> str:
+    best = 100 * comparison.best_static.mean
+    lowest = 100 * min(score.mean for score in comparison.metalr)
+    verdict = (
+        "Every start is within 1 point of the best constant rate"
+        if comparison.is_within_tolerance
+        else "**Not every start is within 1 point of the best constant rate**"
+    )
+    first = records[0]
+    optimizer = first.config["options"].get("optimizer", "adam").capitalize()
+    return (
+        f"Validation accuracy in %, {len(comparison.seeds)} seeds, "
+        f"{optimizer}, {first.config['epochs']} epochs, {_where(first)}. "
+        f"{verdict} ({lowest:.2f} against {best:.2f}); the starts differ by "
+        f"{100 * comparison.spread:.2f} points."
+    )
+
+
+def _accuracies(score: Score) -> tuple[str, str]:
+    half = 100 * (score.interval[1] - score.mean)
+    mean = f"{100 * score.mean:.2f}"
+    if not math.isnan(half):
+        mean += f" ± {half:.2f}"
+    return mean, f"{100 * score.worst:.2f}"
+
+
+def demo_table(path: Path) -> str:
+    """What `scripts/demo.py --save-json` recorded.
+
+    Args:
+        path: Path of its file.
+    """
+    if not path.is_file():
+        return NOT_MEASURED
+    content = _read(path)
+    cells: dict[str, dict[str, str]] = {}
+    for row in content["rows"]:
+        accuracy = f"{100 * row['accuracy']:.1f}"
+        column = f"{row['data']}, {row['method']}"
+        start = _rate(row["learning_rate"])
+        cells.setdefault(start, {})[column] = accuracy
+    columns = list(next(iter(cells.values())))
+    rows = [
+        (start, *(cells[start].get(column, "-") for column in columns))
+        for start in cells
+    ]
+    lines = [
+        _markdown(("rate at the start", *columns), rows),
+        "",
+        f"Validation accuracy in % after {content['steps']} steps with Adam, "
+        f"one seed, {_environment(content['environment'])}. Guessing gives 10.",
+    ]
+    if content["controller"] != controller_identity():
+        lines += ["", OTHER_CONTROLLER]
+    return "\n".join(lines)
+
+
+def overhead_table(folder: Path) -> str:
+    """What `benchmarks/overhead.py` recorded, one file a backend.
+
+    Args:
+        folder: Path of the folder with `overhead-BACKEND.json`.
+    """
+    paths = {name: folder / f"overhead-{name}.json" for name in BACKENDS}
+    if not any(path.is_file() for path in paths.values()):
+        return NOT_MEASURED
+    rows: list[tuple[Any, ...]] = []
+    for backend, path in paths.items():
+        title = _BACKEND_NAMES[backend]
+        if not path.is_file():
+            rows.append((title, "not measured yet", *[""] * 6))
+            continue
+        for result in _read(path)["results"]:
+            rows.append((title, *_overhead_cells(result)))
+    heads = (
+        "backend",
+        "model",
+        "plain step",
+        "200 steps",
+        "2,000 steps",
+        "10,000 steps",
+        "peak memory",
+        "with guard",
+    )
+    lines = [
+        _markdown(heads, rows),
+        "",
+        "Time of a training step with MetaLR over that of a plain compiled "
+        "step, averaged over a run of that many steps, and peak memory of the "
+        "process over that of plain training. "
+        + " ".join(_overhead_notes(paths.values())),
+    ]
+    return "\n".join(lines)
+
+
+def _overhead_cells(result: Mapping[str, Any]) -> tuple[str, ...]:
+    model = str(result["model"])
+    return (
+        _MODEL_NAMES.get(model, model),
+        f"{result['plain_milliseconds']:.3g} ms",
+        *(f"{result[f'ratio_horizon_{n}']:.2f}" for n in (200, 2_000, 10_000)),
+        *(
+            f"{result[key]:.2f}" if key in result else "-"
+            for key in ("ratio_peak_memory", "ratio_peak_memory_with_guard")
+        ),
+    )
+
+
+def _overhead_notes(paths: Iterable[Path]) -> list[str]:
+    """Where each file was measured; said once where all say the same."""
+    notes: dict[str, list[str]] = {}
+    for path in paths:
+        if path.is_file():
+            content = _read(path)
+            where = (
+                f"Keras {content['keras']}, Python {content['python']}, "
+                f"{content['num_cpus']} CPU cores ({content['machine']})."
+            )
+            notes.setdefault(where, []).append(
+                _BACKEND_NAMES[content["backend"]]
+            )
+    if len(notes) == 1:
+        return list(notes)
+    return [f"{', '.join(names)}: {where}" for where, names in notes.items()]
+
+
+def features_table() -> str:
+    """What the controller reads, from the table in the code."""
+    rows = [
+        (f"`{f.name}`", f"`{f.formula}`", f.meaning.replace("||", "‖"))
+        for f in FEATURES
+    ]
+    return _markdown(("feature", "formula", "what it tells"), rows)
+
+
+# -- Details. ----------------------------------------------------------------
+
+
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    def line(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+    return "\n".join([line(heads), "|---" * len(heads) + "|", *map(line, rows)])
+
+
+def _cell(value: Any) -> str:
+    # A bar ends a cell, even inside `code`.
+    return str(value).replace("|", "\\|")
+
+
+def _rate(value: Any) -> str:
+    rate = value.learning_rate if isinstance(value, Score) else value
+    return f"{rate:g}".replace("e-0", "e-")
+
+
+def _where(record: RunResult) -> str:
+    return _environment(record.environment)
+
+
+def _environment(content: Mapping[str, Any]) -> str:
+    backend = content["backend"]
+    version = content["versions"].get(backend, "")
+    keras = content["versions"]["keras"]
+    device = content["accelerator"] or f"{content['num_cores']} CPU cores"
+    return f"{_BACKEND_NAMES[backend]} {version}, Keras {keras}, {device}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,711 @@
+"""With its output held at 0, MetaLR trains any model as plain Keras does.
+
+One table: whatever Keras can compile. A new `Controller` has a last layer of
+zeros, so that a run with it must end with the weights of a run without it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import Controller
+from keras_metalr import MetaLR
+from tests.fit_checks import BATCH_SIZE
+from tests.fit_checks import FIT
+from tests.fit_checks import NUM_CLASSES
+from tests.fit_checks import NUM_INPUTS
+from tests.fit_checks import all_finite
+from tests.fit_checks import assert_clean
+from tests.fit_checks import compiled
+from tests.fit_checks import cross_entropy
+from tests.fit_checks import largest_difference
+from tests.fit_checks import make_data
+from tests.fit_checks import make_model
+from tests.fit_checks import moving_controller
+
+BACKEND = keras.backend.backend()
+RATE = 0.01
+EPOCHS = 2
+
+# -- Models that `make_model` has not. --------------------------------------
+
+
+@dataclass
+class Setting:
+    """A model that is not compiled, and its data."""
+
+    model: keras.Model
+    x: Any
+    y: Any
+    loss: Any = field(default_factory=cross_entropy)
+
+
+def _standard(kind: str = "functional", normalize: bool = True) -> Setting:
+    x, y = make_data()
+    return Setting(make_model(kind, normalize=normalize), x, y)
+
+
+def _frozen_layer() -> Setting:
+    setting = _standard()
+    setting.model.layers[1].trainable = False
+    return setting
+
+
+def _several_outputs(names: bool) -> Setting:
+    keras.utils.set_random_seed(7)
+    x, y = make_data()
+    inputs = keras.Input((NUM_INPUTS,))
+    hidden = keras.layers.Dense(8, activation="tanh")(inputs)
+    labels = keras.layers.Dense(NUM_CLASSES, name="labels")(hidden)
+    total = keras.layers.Dense(1, name="total")(hidden)
+    sums = x.sum(axis=1, keepdims=True)
+    if not names:
+        model = keras.Model(inputs, [labels, total])
+        return Setting(model, x, [y, sums], [cross_entropy(), "mse"])
+    model = keras.Model(inputs, {"labels": labels, "total": total})
+    losses = {"labels": cross_entropy(), "total": "mse"}
+    return Setting(model, x, {"labels": y, "total": sums}, losses)
+
+
+def _several_inputs() -> Setting:
+    keras.utils.set_random_seed(7)
+    x, y = make_data()
+    left, right = (
+        keras.Input((4,), name="left"),
+        keras.Input((2,), name="right"),
+    )
+    joined = keras.layers.Concatenate()([left, right])
+    model = keras.Model(
+        {"left": left, "right": right}, keras.layers.Dense(NUM_CLASSES)(joined)
+    )
+    return Setting(model, {"left": x[:, :4], "right": x[:, 4:]}, y)
+
+
+class ActivityPenalty(keras.layers.Layer):
+    def call(self, x):
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+
+def _added_losses() -> Setting:
+    keras.utils.set_random_seed(7)
+    x, y = make_data()
+    inputs = keras.Input((NUM_INPUTS,))
+    hidden = keras.layers.Dense(
+        8,
+        activation="relu",
+        kernel_regularizer=keras.regularizers.L2(0.01),
+        activity_regularizer=keras.regularizers.L1(0.01),
+    )(inputs)
+    outputs = keras.layers.Dense(NUM_CLASSES)(ActivityPenalty()(hidden))
+    return Setting(keras.Model(inputs, outputs), x, y)
+
+
+def _embedding() -> Setting:
+    keras.utils.set_random_seed(7)
+    x, y = make_data()
+    inputs = keras.Input((NUM_INPUTS,), dtype="int32")
+    vectors = keras.layers.Embedding(40, 4)(inputs)
+    outputs = keras.layers.Dense(NUM_CLASSES)(keras.layers.Flatten()(vectors))
+    # Only part of the rows is used, some of them twice in a batch.
+    tokens = np.clip(x * 4 + 12, 0, 30).astype("int32")
+    return Setting(keras.Model(inputs, outputs), tokens, y)
+
+
+class StepOnTensorFlow(keras.Model):
+    """As in Keras's guide to a custom `train_step` with TensorFlow."""
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(y=y, y_pred=y_pred)
+        trainable_vars = self.trainable_variables
+        gradients = tape.gradient(loss, trainable_vars)
+        self.optimizer.apply(gradients, trainable_vars)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, y_pred)
+        return {m.name: m.result() for m in self.metrics}
+
+
+class StepOnTorch(keras.Model):
+    """As in Keras's guide to a custom `train_step` with PyTorch."""
+
+    def train_step(self, data):
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        y_pred = self(x, training=True)
+        loss = self.compute_loss(y=y, y_pred=y_pred)
+        loss.backward()
+        trainable_weights = list(self.trainable_weights)
+        gradients = [v.value.grad for v in trainable_weights]
+        with torch.no_grad():
+            self.optimizer.apply(gradients, trainable_weights)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, y_pred)
+        return {m.name: m.result() for m in self.metrics}
+
+
+class StepOnJax(keras.Model):
+    """As in Keras's guide to a custom `train_step` with JAX."""
+
+    def compute_loss_and_updates(
+        self, trainable_variables, non_trainable_variables, x, y, training=False
+    ):
+        y_pred, non_trainable_variables = self.stateless_call(
+            trainable_variables, non_trainable_variables, x, training=training
+        )
+        loss = self.compute_loss(x, y, y_pred)
+        return loss, (y_pred, non_trainable_variables)
+
+    def train_step(self, state, data):
+        import jax
+
+        trainable, non_trainable, slots, metrics = state
+        x, y = data
+        grad_fn = jax.value_and_grad(
+            self.compute_loss_and_updates, has_aux=True
+        )
+        (loss, (y_pred, non_trainable)), grads = grad_fn(
+            trainable, non_trainable, x, y, training=True
+        )
+        trainable, slots = self.optimizer.stateless_apply(
+            slots, grads, trainable
+        )
+        logs, new_metrics = {}, []
+        for metric in self.metrics:
+            first = len(new_metrics)
+            values = metrics[first : first + len(metric.variables)]
+            if metric.name == "loss":
+                values = metric.stateless_update_state(values, loss)
+            else:
+                values = metric.stateless_update_state(values, y, y_pred)
+            logs[metric.name] = metric.stateless_result(values)
+            new_metrics += values
+        return logs, (
+            trainable,
+            non_trainable,
+            optimizer_variables,
+            new_metrics,
+        )
+
+
+def _own_train_step() -> Setting:
+    plain = _standard()
+    model_class = {
+        "tensorflow": StepOnTensorFlow,
+        "jax": StepOnJax,
+        "torch": StepOnTorch,
+    }[BACKEND]
+    model = model_class(plain.model.inputs, plain.model.outputs)
+    return Setting(model, plain.x, plain.y)
+
+
+# -- The table. -------------------------------------------------------------
+
+O = keras.optimizers  # noqa: E741
+COSINE = O.schedules.CosineDecay(0.02, 12)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that `fit` must be able to do under MetaLR."""
+
+    optimizer: Callable[[], keras.optimizers.Optimizer] = field(
+        default=lambda: O.Adam(RATE)
+    )
+    setting: Callable[[], Setting] = _standard
+    compile: dict = field(default_factory=dict)
+    fit: dict = field(default_factory=dict)
+    policy: str = "float32"
+    build_optimizer: bool = False
+    # Weights and optimizer slots; TensorFlow's and JAX's compilers may add up
+    # in another order when there is more to compute.
+    tolerance: float = 1e-6
+    # The rate that an epoch's last step used.
+    rates: tuple[float, ...] = (RATE, RATE)
+
+
+OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+    "SGD": lambda: O.SGD(RATE),
+    "momentum": lambda: O.SGD(RATE, momentum=0.9),
+    "Nesterov": lambda: O.SGD(RATE, momentum=0.9, nesterov=True),
+    "RMSprop": lambda: O.RMSprop(RATE),
+    "Adam": lambda: O.Adam(RATE),
+    "AMSGrad": lambda: O.Adam(RATE, amsgrad=True),
+    "AdamW": lambda: O.AdamW(RATE),
+    "Nadam": lambda: O.Nadam(RATE),
+    "Adagrad": lambda: O.Adagrad(RATE),
+    "Adadelta": lambda: O.Adadelta(RATE),
+    "Adamax": lambda: O.Adamax(RATE),
+    "Adafactor": lambda: O.Adafactor(RATE),
+    "Ftrl": lambda: O.Ftrl(RATE),
+    "Lion": lambda: O.Lion(RATE),
+    "Lamb": lambda: O.Lamb(RATE),
+    "Muon": lambda: O.Muon(RATE),
+    "ScheduleFreeAdamW": lambda: O.ScheduleFreeAdamW(RATE),
+}
+KINDS = ("functional", "sequential", "subclass", "unbuilt")
+
+
+def _optimizer_case(name: str, kind: str) -> Case:
+    return Case(
+        OPTIMIZERS[name],
+        # Plain Adafactor makes NaN of a BatchNormalization's offset.
+        lambda: _standard(kind, normalize=name != "Adafactor"),
+        # Plain Keras on TensorFlow builds it inside a trace, which leaves its
+        # momentum at zero: built before `fit` it works.
+        build_optimizer=name == "ScheduleFreeAdamW",
+    )
+
+
+def _multi_by_callable() -> keras.optimizers.Optimizer:
+    parts: dict[str, Any] = {}
+
+    def choose(variable):
+        kind = "kernel" if "kernel" in variable.path else "other"
+        if kind not in parts:
+            parts[kind] = O.Adam(RATE) if kind == "kernel" else O.SGD(0.1)
+        return parts[kind]
+
+    return O.MultiOptimizer(choose)
+
+
+def _multi_by_map() -> keras.optimizers.Optimizer:
+    return O.MultiOptimizer(
+        O.OptimizerMap(O.Adam(RATE), {".*/bias": O.SGD(0.1)})
+    )
+
+
+def _own_rate() -> float:
+    return RATE
+
+
+def _weights_of_examples() -> dict:
+    return {"sample_weight": np.linspace(0.1, 2.0, 48).astype("float32")}
+
+
+SPECIAL: dict[str, Case] = {
+    # Optimizers in optimizers.
+    "MultiOptimizer of a map": Case(_multi_by_map),
+    "MultiOptimizer of a callable": Case(_multi_by_callable),
+    "LossScaleOptimizer": Case(lambda: O.LossScaleOptimizer(O.Adam(RATE))),
+    # The forward pass is rounded to 11 and to 8 bits; where the compiler fuses
+    # it otherwise, a rounding goes the other way and its gradient with it.
+    "mixed_float16": Case(policy="mixed_float16", tolerance=2e-3),
+    "mixed_bfloat16": Case(policy="mixed_bfloat16", tolerance=2e-2),
+    "loss_scale_factor": Case(lambda: O.Adam(RATE, loss_scale_factor=8.0)),
+    # What an optimizer does to gradients and weights.
+    "clipnorm": Case(lambda: O.SGD(RATE, clipnorm=0.05)),
+    "clipvalue": Case(lambda: O.SGD(RATE, clipvalue=0.01)),
+    "global_clipnorm": Case(lambda: O.SGD(RATE, global_clipnorm=0.1)),
+    "weight_decay": Case(lambda: O.SGD(RATE, weight_decay=0.1)),
+    "EMA": Case(lambda: O.Adam(RATE, use_ema=True)),
+    "EMA, overwriting": Case(
+        lambda: O.Adam(RATE, use_ema=True, ema_overwrite_frequency=4)
+    ),
+    "gradient accumulation": Case(
+        lambda: O.Adam(RATE, gradient_accumulation_steps=3)
+    ),
+    # Rates that are not a number.
+    "LearningRateSchedule": Case(
+        lambda: O.Adam(COSINE), rates=(float(COSINE(5)), float(COSINE(11)))
+    ),
+    "LearningRateSchedule in a LossScaleOptimizer": Case(
+        lambda: O.LossScaleOptimizer(O.SGD(COSINE)),
+        rates=(float(COSINE(5)), float(COSINE(11))),
+    ),
+    "callable rate": Case(lambda: O.Adam(_own_rate)),
+    # Ways to run the step.
+    "jit_compile": Case(compile={"jit_compile": True}),
+    "no jit_compile": Case(compile={"jit_compile": False}),
+    "run_eagerly": Case(compile={"run_eagerly": True}),
+    "steps_per_execution of 1": Case(compile={"steps_per_execution": 1}),
+    "steps_per_execution of 8": Case(
+        compile={"steps_per_execution": 8}, fit={"batch_size": 3}
+    ),
+    "last execution shorter": Case(compile={"steps_per_execution": 4}),
+    "last batch smaller": Case(fit={"batch_size": 9}),
+    # Models and data.
+    "frozen layer": Case(setting=_frozen_layer),
+    "own train_step": Case(setting=_own_train_step),
+    "sample_weight": Case(fit=_weights_of_examples()),
+    "class_weight": Case(fit={"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}),
+    "outputs in a dict": Case(setting=lambda: _several_outputs(True)),
+    "outputs in a list": Case(setting=lambda: _several_outputs(False)),
+    "inputs in a dict": Case(setting=_several_inputs),
+    "add_loss and regularizers": Case(setting=_added_losses),
+    "Embedding": Case(setting=_embedding),
+}
+
+DEFAULT = {
+    **{
+        f"{name}, {KINDS[i % len(KINDS)]}": _optimizer_case(
+            name, KINDS[i % len(KINDS)]
+        )
+        for i, name in enumerate(OPTIMIZERS)
+    },
+    **SPECIAL,
+}
+LARGE = {
+    f"{name}, {kind}": _optimizer_case(name, kind)
+    for name in OPTIMIZERS
+    for kind in KINDS
+    if f"{name}, {kind}" not in DEFAULT
+}
+
+
+@dataclass
+class Run:
+    """A `fit` that has ended."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    history: dict
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """The model's weights and the optimizer's slots."""
+        slots = [
+            keras.ops.convert_to_numpy(v) for v in self.optimizer.variables
+        ]
+        return self.model.get_weights() + slots
+
+
+def _run(case: Case, callbacks: list) -> Run:
+    keras.config.set_dtype_policy(case.policy)
+    setting = case.setting()
+    model = setting.model
+    model.compile(case.optimizer(), loss=setting.loss, **{**case.compile})
+    if case.build_optimizer and model.built:
+        model.optimizer.build(model.trainable_variables)
+    config, optimizer = model.optimizer.get_config(), model.optimizer
+    history = model.fit(
+        setting.x,
+        setting.y,
+        epochs=EPOCHS,
+        callbacks=callbacks,
+        **{**FIT, **case.fit},
+    )
+    assert model.optimizer.get_config() == config
+    return Run(model, optimizer, history.history)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(pytest.param(case, id=name) for name, case in DEFAULT.items()),
+        *(
+            pytest.param(case, id=name, marks=pytest.mark.large)
+            for name, case in LARGE.items()
+        ),
+    ],
+)
+def test_an_output_of_zero_is_plain_training(case):
+    if BACKEND == "torch" and case.compile.get("steps_per_execution", 1) > 1:
+        pytest.skip("torch: Keras refuses steps_per_execution > 1")
+    plain = _run(case, [])
+    metalr = MetaLR(Controller(), safe_start=False)
+    run = _run(case, [metalr])
+
+    assert all_finite(plain.model)
+    assert largest_difference(plain.weights, run.weights) <= case.tolerance
+    assert_clean(run.model, run.optimizer)
+    assert set(run.history) - set(plain.history) == {
+        "learning_rate",
+        "grad_norm",
+    }
+    assert run.history["learning_rate"] == pytest.approx(case.rates, rel=1e-5)
+    assert all(norm > 0 for norm in run.history["grad_norm"])
+    assert len(metalr.trace) > 0
+    assert np.isfinite(metalr.trace["grad_norm"]).all()
+
+
+def test_torch_refuses_several_steps_per_execution():
+    if BACKEND != "torch":
+        pytest.skip("the other backends have steps_per_execution")
+    x, y = make_data()
+    model = compiled("adam", steps_per_execution=8)
+    optimizer, before = model.optimizer, model.get_weights()
+    with pytest.raises(ValueError, match="steps_per_execution"):
+        model.fit(x, y, callbacks=[MetaLR(Controller())], **FIT)
+    assert_clean(model, optimizer, 0.001)
+    assert largest_difference(before, model.get_weights()) == 0.0
+
+
+def test_a_multi_optimizer_moves_all_its_rates_alike():
+    x, y = make_data()
+    model = compiled(_multi_by_map())
+    rates = []
+
+    class Recorder(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            rates.append(
+                [
+                    float(keras.ops.convert_to_numpy(part.learning_rate))
+                    for part in self.model.optimizer.optimizers
+                ]
+            )
+
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    model.fit(x, y, callbacks=[metalr, Recorder()], **FIT)
+    parts = model.optimizer.optimizers
+    own = [float(keras.ops.convert_to_numpy(p.learning_rate)) for p in parts]
+    assert sorted(own) == pytest.approx([0.01, 0.1])
+    factors = np.divide(rates[-1], own)
+    assert factors[0] == pytest.approx(factors[1], rel=1e-5)
+    assert factors[0] < 0.5
+
+
+# -- Several calls, on one model. -------------------------------------------
+
+
+def _fit(model: keras.Model, *callbacks: keras.callbacks.Callback) -> dict:
+    x, y = make_data()
+    return model.fit(x, y, callbacks=list(callbacks), **FIT).history
+
+
+def test_a_second_fit_starts_afresh_and_from_the_users_rate():
+    model = compiled(O.Adam(RATE))
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    first = _fit(model, metalr)
+    assert first["learning_rate"][0] < 0.5 * RATE
+    assert_clean(model, optimizer, RATE)
+    rows = metalr.trace.rows
+
+    # The same callback, then a new one.
+    for again in (metalr, MetaLR(moving_controller(), safe_start=False)):
+        second = _fit(model, again)
+        assert_clean(model, optimizer, RATE)
+        np.testing.assert_array_equal(again.trace["step"], rows[:, 0])
+        assert again.trace["learning_rate"][0] == np.float32(RATE)
+        assert second["learning_rate"] == pytest.approx(first["learning_rate"])
+    assert metalr.trace.rows is not rows
+
+
+@pytest.mark.parametrize(
+    "with_metalr",
+    [
+        pytest.param((True, True), id="MetaLR twice"),
+        pytest.param((False, True), id="fitted before without MetaLR"),
+        pytest.param((True, False), id="fitted after without MetaLR"),
+    ],
+)
+def test_two_fits_are_two_plain_fits(with_metalr):
+    plain, model = compiled(O.Adam(RATE)), compiled(O.Adam(RATE))
+    optimizer = model.optimizer
+    x, y = make_data()
+    for with_it in with_metalr:
+        before = model.train_function
+        expected = _fit(plain)
+        expected_loss = plain.evaluate(x, y, verbose=0)
+        callbacks = [MetaLR(Controller(), safe_start=False)] if with_it else []
+        history = _fit(model, *callbacks)
+        assert model.evaluate(x, y, verbose=0) == pytest.approx(expected_loss)
+        assert history["loss"] == pytest.approx(expected["loss"])
+        assert ("grad_norm" in history) == with_it
+        if with_it:
+            assert_clean(model, optimizer, RATE, train_function=before)
+    weights = plain.get_weights()
+    assert largest_difference(weights, model.get_weights()) < 1e-6
+    assert int(optimizer.iterations) == 12
+
+
+def test_train_on_batch_after_fit_is_plain():
+    plain, model = compiled(O.Adam(RATE)), compiled(O.Adam(RATE))
+    x, y = make_data()
+    _fit(plain)
+    _fit(model, MetaLR(moving_controller(0.0), safe_start=False))
+    expected = plain.train_on_batch(x[:8], y[:8], return_dict=True)
+    logs = model.train_on_batch(x[:8], y[:8], return_dict=True)
+    assert set(logs) == {"loss"}
+    assert float(logs["loss"]) == pytest.approx(float(expected["loss"]))
+    weights = plain.get_weights()
+    assert largest_difference(weights, model.get_weights()) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["functional", "unbuilt"])
+def test_evaluate_and_predict_with_the_callback_are_plain(kind):
+    x, y = make_data()
+    model = compiled(O.Adam(RATE), kind)
+    optimizer = model.optimizer
+    expected = model.evaluate(x, y, verbose=0)
+    outputs = model.predict(x, verbose=0)
+    metalr = MetaLR(Controller())
+    assert model.evaluate(x, y, verbose=0, callbacks=[metalr]) == expected
+    assert_clean(model, optimizer, RATE)
+    again = model.predict(x, verbose=0, callbacks=[metalr])
+    np.testing.assert_array_equal(again, outputs)
+    assert_clean(model, optimizer, RATE)
+    # The same callback still works.
+    assert "grad_norm" in _fit(model, metalr)
+    assert_clean(model, optimizer, RATE)
+
+
+def test_validation_inside_fit_is_plain():
+    x, y = make_data()
+    histories = []
+    for callbacks in ([], [MetaLR(Controller(), safe_start=False)]):
+        model = compiled(O.Adam(RATE), metrics=["accuracy"])
+        histories.append(
+            model.fit(
+                x,
+                y,
+                validation_data=(x, y),
+                epochs=2,
+                callbacks=callbacks,
+                **FIT,
+            ).history
+        )
+    plain, metalr = histories
+    assert set(metalr) == {*plain, "learning_rate", "grad_norm"}
+    for key, values in plain.items():
+        assert metalr[key] == pytest.approx(values, abs=1e-6), key
+
+
+# -- What it costs. ---------------------------------------------------------
+
+
+class Counting(keras.layers.Layer):
+    """Counts how often Python runs its `call`: once a trace, when compiled."""
+
+    calls = 0
+
+    def call(self, x):
+        type(self).calls += 1
+        return x
+
+
+class _CallsSoFar(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.calls: list[int] = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.calls.append(Counting.calls)
+
+
+@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("kind", ["built", "unbuilt"])
+def test_no_step_is_traced_twice(kind, guard):
+    if BACKEND == "torch":
+        pytest.skip("torch: Keras's train step is not traced")
+    x, y = make_data(num_examples=96)
+    keras.utils.set_random_seed(7)
+    layers = [Counting(), keras.layers.Dense(NUM_CLASSES)]
+    if kind == "built":
+        layers.insert(0, keras.Input((NUM_INPUTS,)))
+    model = keras.Sequential(layers)
+    model.compile(O.Adam(RATE), loss=cross_entropy())
+    recorder = _CallsSoFar()
+    # Snapshots, looks and decisions all fall within these 36 steps.
+    model.fit(
+        x,
+        y,
+        epochs=3,
+        validation_data=(x[:BATCH_SIZE], y[:BATCH_SIZE]),
+        callbacks=[MetaLR(moving_controller(), guard=guard), recorder],
+        **FIT,
+    )
+    first, later = np.split(np.array(recorder.calls), [12])
+    assert len(later) == 24
+    assert set(first) == {first[0]}, "traced again within the first epoch"
+    assert set(later) == {later[0]}, "traced again after the first epoch"
+
+
+def _count_host_reads(monkeypatch) -> list[int]:
+    """Count the tensors that come to the host, from here on."""
+    count = [0]
+    if BACKEND == "torch":
+        import torch
+
+        tensor_class: type = torch.Tensor
+    else:
+        import tensorflow as tf
+
+        tensor_class = type(tf.constant(0.0))
+
+    def counted(function):
+        def read(*args, **kwargs):
+            count[0] += 1
+            return function(*args, **kwargs)
+
+        return read
+
+    names = ["numpy", "item", "tolist", "cpu", "__array__"]
+    for name in (*names, "__bool__", "__int__", "__float__", "__index__"):
+        if hasattr(tensor_class, name):
+            function = counted(getattr(tensor_class, name))
+            monkeypatch.setattr(tensor_class, name, function)
+    return count
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
+    if BACKEND == "jax":
+        pytest.skip(
+            "jax: NumPy reads arrays of a CPU where they lie, unseen; a GPU's "
+            "are guarded in the next test"
+        )
+    count = _count_host_reads(monkeypatch)
+
+    def reads(num_steps: int, callbacks: list) -> int:
+        x, y = make_data(num_steps * BATCH_SIZE)
+        model = compiled(O.Adam(RATE), normalize=False)
+        before = count[0]
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        return count[0] - before
+
+    def reads_of_48_steps(**kwargs: Any) -> int:
+        def metalr() -> list:
+            return [MetaLR(Controller(), guard=guard)]
+
+        more = reads(64, metalr()) - reads(16, metalr())
+        return more - (reads(64, []) - reads(16, []))
+
+    # The guard looks at the run once in 8 steps, at what has long been there.
+    assert reads_of_48_steps() <= (48 / 8 if guard else 0)
+
+
+def test_nothing_leaves_a_gpu_for_a_batch():
+    if BACKEND != "jax":
+        pytest.skip("counted in the test before")
+    import jax
+
+    if jax.default_backend() == "cpu":
+        pytest.skip("jax: transfers from a CPU to itself are not guarded")
+
+    class Guard(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                jax.config.update(
+                    "jax_transfer_guard_device_to_host", "disallow"
+                )
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 63:
+                jax.config.update("jax_transfer_guard_device_to_host", "allow")
+
+    x, y = make_data(64 * BATCH_SIZE)
+    model = compiled(O.Adam(RATE))
+    callbacks = [MetaLR(Controller(), guard=False), Guard()]
+    try:
+        model.fit(x, y, epochs=3, callbacks=callbacks, **FIT)
+    finally:
+        jax.config.update("jax_transfer_guard_device_to_host", "allow")

@@ -1,0 +1,319 @@
+"""One decision: from the sums of an interval to the next rate."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_metalr.decision import EVENT_ROLLBACK
+from keras_metalr.decision import EVENT_SAFE_START
+from keras_metalr.decision import EVENT_SKIPPED
+from keras_metalr.decision import INITIAL
+from keras_metalr.decision import INTERVAL_INITIAL
+from keras_metalr.decision import TRACE_COLUMNS
+from keras_metalr.decision import Clock
+from keras_metalr.decision import Settings
+from keras_metalr.decision import count_step
+from keras_metalr.decision import decide
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.guard import GUARD_INITIAL
+
+MEASURED = {
+    "loss": 2.0,
+    "gradient_norm": 4.0,
+    "learning_rate": 0.01,
+    "promised_drop": 0.16,
+    "weight_norm": 8.0,
+    "update_norm": 0.04,
+    "distance": 0.04,
+    "cosine": 0.5,
+}
+
+
+def tensor(value):
+    return ops.convert_to_tensor(np.asarray(value, "float32"))
+
+
+def tensors(values):
+    return {key: tensor(value) for key, value in values.items()}
+
+
+def floats(values):
+    return {key: float(value) for key, value in values.items()}
+
+
+def start(**changes):
+    assert set(changes) <= set(INITIAL)
+    return tensors({**INITIAL, "ramping": 0.0, **changes})
+
+
+def count(scalars, finite=1.0, is_update=1.0, **changes):
+    assert set(changes) <= set(MEASURED)
+    measured = tensors({**MEASURED, **changes})
+    return count_step(scalars, measured, tensor(finite), tensor(is_update))
+
+
+def decided(
+    scalars,
+    output=0.0,
+    loss_after=1.9,
+    step=1,
+    total_steps=100,
+    interval=1,
+    settings=Settings(),  # noqa: B008
+):
+    seen = []
+
+    def controller(features):
+        seen.append(ops.convert_to_numpy(features))
+        return tensor(output)
+
+    clock = Clock(tensor(step), tensor(total_steps), tensor(interval))
+    new, row = decide(scalars, tensor(loss_after), clock, controller, settings)
+    assert set(new) == set(INITIAL) and len(seen) == 1
+    row = ops.convert_to_numpy(row)
+    assert row.dtype == np.float32
+    row = dict(zip(TRACE_COLUMNS, row.tolist(), strict=True))
+    for name, value in zip(FEATURE_NAMES, seen[0], strict=True):
+        assert row[name] == value
+    return floats(new), row
+
+
+# -- Counting. --------------------------------------------------------------
+
+
+def test_sums_of_an_interval():
+    scalars = count(start())
+    scalars = count(scalars, loss=4.0, gradient_norm=1.0, cosine=-0.1)
+    new = floats(scalars)
+    assert new["interval_steps"] == new["interval_updates"] == 2.0
+    assert new["interval_loss"] == 6.0
+    assert new["interval_log_gradient_norm"] == pytest.approx(math.log(4.0))
+    assert new["interval_cosine"] == pytest.approx(0.4)
+    assert new["interval_log_update_ratio"] == pytest.approx(
+        2.0 * math.log(0.04 / 8.0)
+    )
+    # The optimizer's direction is the update at rate 1: 4.
+    assert new["sum_direction_squared"] == pytest.approx(32.0)
+
+
+def test_largest_distance_is_kept():
+    scalars = count(count(start(), distance=0.5), distance=0.2)
+    assert float(scalars["max_distance"]) == 0.5
+    assert float(scalars["distance"]) == pytest.approx(0.2)
+
+
+def test_last_step_is_kept_as_it_was():
+    new = floats(count(count(start()), loss=3.0, learning_rate=0.5))
+    assert new["step_loss"] == 3.0 and new["learning_rate"] == 0.5
+    assert new["promised_drop"] == pytest.approx(0.16)
+    assert new["gradient_norm"] == 4.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_step_that_is_not_finite_counts_as_skipped_alone(bad):
+    before = count(start())
+    after = floats(
+        count(before, finite=0.0, loss=bad, gradient_norm=bad, cosine=bad)
+    )
+    before = floats(before)
+    assert after["interval_skipped"] == after["skipped_steps"] == 1.0
+    assert after["consecutive_bad"] == 1.0 and after["finite"] == 0.0
+    for key in (*INTERVAL_INITIAL, "sum_direction_squared", "good_steps"):
+        if key != "interval_skipped":
+            assert after[key] == before[key], key
+
+
+def test_step_that_accumulates_is_no_update():
+    new = floats(count(start(), is_update=0.0, update_norm=0.0))
+    assert new["interval_steps"] == 1.0 and new["interval_loss"] == 2.0
+    assert new["interval_updates"] == new["interval_log_update_ratio"] == 0.0
+    assert new["sum_direction_squared"] == 0.0
+
+
+# -- Deciding. --------------------------------------------------------------
+
+
+def test_row_of_the_trace():
+    scalars = count(count(start()), loss=4.0)
+    _, row = decided(scalars, output=-0.3, loss_after=3.9, step=2, interval=2)
+    assert row["step"] == 2.0
+    assert row["loss"] == 3.0
+    assert row["learning_rate"] == pytest.approx(0.01)
+    assert row["grad_norm"] == 4.0
+    assert row["progress"] == pytest.approx(-0.48)
+    assert row["horizon"] == pytest.approx(math.log(0.5))
+    assert row["update_size"] == pytest.approx((math.log(0.005) + 7.0) / 4.0)
+    assert row["travel"] == pytest.approx(0.04 / 8.0 - 0.5)
+    # (4 - 3.9) / 0.16, and 0.6 + 0.4 of it.
+    assert row["trust_ratio"] == pytest.approx(0.625, abs=1e-5)
+    mean = 0.6 + 0.4 * 0.625
+    assert row["trust"] == pytest.approx((math.log(1 - mean) + 2.5) / 1.5, 1e-4)
+    assert row["output"] == pytest.approx(-0.3)
+    assert row["increment"] == pytest.approx(0.5 * math.tanh(-0.3))
+    assert row["event"] == 0.0
+
+
+def test_progress_stays_at_the_end_after_the_horizon():
+    _, row = decided(count(start()), step=500, total_steps=100)
+    assert row["progress"] == 0.5
+
+
+def test_interval_begins_anew():
+    new, _ = decided(count(start()))
+    for key in INTERVAL_INITIAL:
+        assert new[key] == 0.0
+
+
+@settings(max_examples=50)
+@given(
+    log_multiplier=st.floats(-30.0, 10.0, width=32, allow_subnormal=False),
+    learning_rate=st.floats(2.0**-30, 10.0, width=32),
+    guard=st.booleans(),
+)
+def test_output_of_zero_leaves_the_rate_bit_equal(
+    log_multiplier, learning_rate, guard
+):
+    scalars = count(
+        start(log_multiplier=log_multiplier), learning_rate=learning_rate
+    )
+    new, _ = decided(scalars, settings=Settings(guard=guard))
+    assert new["log_multiplier"] == np.float32(log_multiplier)
+
+
+@pytest.mark.parametrize("output", [-20.0, -1.0, 0.4, 20.0])
+def test_output_moves_the_log_of_the_multiplier(output):
+    scalars = count(start(log_multiplier=0.25))
+    new, row = decided(scalars, output=output, loss_after=1.84)
+    moved = 0.5 * math.tanh(output)
+    assert row["increment"] == pytest.approx(moved)
+    assert new["log_multiplier"] == pytest.approx(0.25 + moved, abs=1e-5)
+    assert new["output"] == pytest.approx(output)
+
+
+def test_growth_is_capped_by_the_trust_of_this_very_step():
+    # Trust 1 - 0.4 * (1 - 0.25) = 0.7: no room at all.
+    new, row = decided(count(start()), output=5.0, loss_after=1.96)
+    assert row["trust_ratio"] == pytest.approx(0.25, abs=1e-4)
+    assert row["increment"] == new["log_multiplier"] == 0.0
+
+
+@settings(max_examples=50)
+@given(
+    output=st.floats(width=32),
+    log_multiplier=st.floats(-20.0, 20.0, width=32),
+    log_base=st.floats(-10.0, 5.0, width=32),
+    loss_after=st.floats(width=32),
+)
+def test_rate_that_moves_stays_within_the_limits(
+    output, log_multiplier, log_base, loss_after
+):
+    rate = math.exp(log_base + log_multiplier)
+    scalars = count(start(log_multiplier=log_multiplier), learning_rate=rate)
+    new, row = decided(
+        scalars,
+        output=output,
+        loss_after=loss_after,
+        settings=Settings(min_learning_rate=1e-5, max_learning_rate=0.1),
+    )
+    if row["increment"] != 0.0:
+        log_rate = log_base + new["log_multiplier"]
+        assert math.log(1e-5) - 1e-3 <= log_rate <= math.log(0.1) + 1e-3
+
+
+def test_loss_after_that_was_not_measured():
+    new, row = decided(count(start(trust_mean=0.9)), loss_after=np.nan)
+    assert math.isnan(row["trust_ratio"])
+    assert new["trust_mean"] == pytest.approx(0.9)
+
+
+def test_loss_after_that_overflowed_is_the_worst_there_is():
+    new, row = decided(count(start()), loss_after=np.inf)
+    assert row["trust_ratio"] == -2.0
+    assert new["trust_mean"] == pytest.approx(0.6 - 0.8)
+
+
+def test_trust_of_a_skipped_step_counts_for_nothing():
+    scalars = count(count(start()), finite=0.0, loss=np.nan)
+    new, row = decided(scalars)
+    assert math.isnan(row["trust_ratio"]) and new["trust_mean"] == 1.0
+
+
+def test_interval_without_a_finite_step_moves_nothing():
+    scalars = count(start(log_multiplier=0.5))
+    before, _ = decided(scalars, output=-1.0)
+    scalars = count(tensors(before), finite=0.0, loss=np.nan)
+    after, row = decided(scalars, output=-1.0)
+    assert row["event"] == EVENT_SKIPPED
+    assert row["increment"] == 0.0
+    assert after["log_multiplier"] == before["log_multiplier"]
+    for key in ("decisions", "loss", "loss_slow", "cosine_fast"):
+        assert after[key] == before[key], key
+
+
+def test_safe_start_holds_the_rate():
+    new, row = decided(count(start(ramping=1.0)), output=-1.0)
+    assert row["event"] == EVENT_SAFE_START
+    assert row["increment"] == new["log_multiplier"] == 0.0
+
+
+# -- The guard's part. ------------------------------------------------------
+
+
+def ruined(**changes):
+    """A run whose loss has stood far above its best for five decisions."""
+    return count(
+        start(
+            **{
+                "decisions": 50.0,
+                "loss_first": 2.3,
+                "loss_fast": 2.3,
+                "loss_slow": 2.3,
+                "best_loss": 0.5,
+                "best_log_rate": math.log(0.01),
+                "high_decisions": 5.0,
+                **changes,
+            }
+        )
+    )
+
+
+def test_rollback_cuts_the_rate():
+    new, row = decided(ruined(), output=1.0)
+    assert row["event"] == EVENT_ROLLBACK and new["rollbacks"] == 1.0
+    assert new["log_multiplier"] == pytest.approx(math.log(0.2), abs=1e-5)
+    assert new["loss_slow"] == new["best_loss"] == 0.5
+    # The trace shows what was, not what was forgiven.
+    assert row["loss"] == 2.0
+
+
+def test_guard_that_is_off_leaves_the_run_alone():
+    new, row = decided(ruined(), settings=Settings(guard=False))
+    assert row["event"] == 0.0 and new["rollbacks"] == 0.0
+    assert new["log_multiplier"] == 0.0
+    assert new["loss_fast"] > 2.0
+
+
+def test_rate_stays_below_the_ceiling():
+    ceiling = math.log(0.012)
+    scalars = count(start(log_ceiling=ceiling))
+    new, _ = decided(scalars, output=9.0, loss_after=1.84)
+    assert new["log_multiplier"] == pytest.approx(
+        math.log(1.2) + 0.02, abs=1e-5
+    )
+
+
+def test_events_are_added_up():
+    scalars = count(ruined(ramping=1.0), finite=0.0, loss=np.nan)
+    _, row = decided(scalars)
+    total = EVENT_SKIPPED + EVENT_ROLLBACK + EVENT_SAFE_START
+    assert row["event"] == total == 7.0
+
+
+def test_names_of_the_scalars_are_one_of_a_kind():
+    assert set(GUARD_INITIAL) < set(INITIAL)
+    assert len(TRACE_COLUMNS) == len(set(TRACE_COLUMNS)) == 25

@@ -1,0 +1,359 @@
+"""The guard's rule, and whole runs of losses through it."""
+
+import math
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_metalr import guard as rule
+from keras_metalr.features import SUMMARY_INITIAL
+from keras_metalr.features import update_summary
+from keras_metalr.guard import GUARD_INITIAL
+
+LOG_RATE = math.log(1e-2)
+
+
+def tensor(value):
+    return ops.convert_to_tensor(np.asarray(value, "float32"))
+
+
+def tensors(values, size=None):
+    return {
+        key: tensor(value if size is None else np.full(size, value))
+        for key, value in values.items()
+    }
+
+
+class Simulation:
+    """Runs side by side, of which the guard sees the losses alone."""
+
+    def __init__(self, num_runs=1):
+        self.num_runs = num_runs
+        self.books = tensors(GUARD_INITIAL, num_runs)
+        self.summary = tensors(SUMMARY_INITIAL, num_runs)
+        self.log_rate = np.full(num_runs, LOG_RATE)
+
+    def step(self, finite=1.0):
+        self.books = rule.count_step(
+            self.books, tensor(np.full(self.num_runs, finite))
+        )
+
+    def decide(self, loss=None):
+        """One decision; returns which of the runs went back."""
+        if loss is not None:
+            self.step()
+            interval = tensors(
+                {
+                    "log_gradient_norm": 0.0,
+                    "cosine": 0.0,
+                    "log_update_ratio": 0.0,
+                    "trust_ratio": 1.0,
+                    "trust_valid": 1.0,
+                },
+                self.num_runs,
+            )
+            interval["loss"] = tensor(np.broadcast_to(loss, (self.num_runs,)))
+            interval["log_rate"] = tensor(self.log_rate)
+            self.summary = update_summary(self.summary, interval)
+        self.books, back, log_rate = rule.assess(
+            self.books, self.summary, tensor(self.log_rate)
+        )
+        self.summary = rule.forgive(self.summary, self.books, back)
+        self.log_rate = np.minimum(
+            ops.convert_to_numpy(log_rate), self["log_ceiling"]
+        )
+        back = ops.convert_to_numpy(back)
+        assert set(back.tolist()) <= {0.0, 1.0}
+        return back > 0.5
+
+    def run(self, losses):
+        """Decisions after which some run went back, counted from 0."""
+        return [i for i, loss in enumerate(losses) if self.decide(loss).any()]
+
+    def __getitem__(self, name):
+        return ops.convert_to_numpy(self.books[name])
+
+
+def falling(count=40):
+    return 0.5 + 1.8 * 0.9 ** np.arange(count)
+
+
+# -- What is no reason to go back. ------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_never_rolled_back(seed):
+    # 100 runs of 300 decisions each that fall, and then only jitter.
+    generator = np.random.default_rng(seed)
+    simulation = Simulation(100)
+    noise = np.exp(0.3 * generator.normal(size=(300, 100)))
+    assert simulation.run(falling(300)[:, None] * noise) == []
+    assert np.all(simulation["rollbacks"] == 0.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_that_rises_slowly_by_noise_is_never_rolled_back(seed):
+    # A run that has converged and overfits a little: the loss wanders, and
+    # rises by a third of what was gained.
+    generator = np.random.default_rng(10 + seed)
+    simulation = Simulation(100)
+    wander = 0.02 * np.cumsum(generator.normal(size=(300, 100)), axis=0)
+    rise = np.linspace(0.0, 0.6, 300)[:, None]
+    jitter = 0.15 * generator.normal(size=(300, 100))
+    losses = falling(300)[:, None] + np.clip(wander, -0.2, 0.2) + rise + jitter
+    assert simulation.run(losses) == []
+
+
+def test_run_without_progress_is_never_rolled_back():
+    generator = np.random.default_rng(4)
+    losses = 2.3 + 0.05 * generator.normal(size=(300, 100))
+    assert Simulation(100).run(losses) == []
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_heavy_tailed_noise_is_never_rolled_back(spread):
+    # Losses of small batches near convergence: most of them small, some very
+    # large. The first one, by which others are judged, may be a lucky one.
+    generator = np.random.default_rng(6)
+    losses = np.exp(spread * generator.normal(size=(200, 200)))
+    simulation = Simulation(200)
+    simulation.run(losses)
+    assert np.mean(simulation["rollbacks"] > 0.0) == 0.0
+
+
+@pytest.mark.parametrize("height", [5.0, 1e4])
+def test_one_spike_is_no_reason(height):
+    losses = falling(60)
+    losses[30] *= height
+    simulation = Simulation()
+    if height > 100.0:
+        # It stays in the running mean for some decisions, but not the six
+        # that count double.
+        losses[30] = 2.0 * losses[0]
+    assert simulation.run(losses) == []
+
+
+def test_constant_loss_is_no_reason():
+    assert Simulation().run(np.ones(100)) == []
+    assert Simulation().run(np.zeros(100)) == []
+
+
+def test_negative_losses_that_fall():
+    assert Simulation().run(-np.linspace(1.0, 50.0, 100)) == []
+
+
+# -- Ruined. ----------------------------------------------------------------
+
+
+def test_ruined_run_goes_back():
+    simulation = Simulation()
+    losses = [*falling(40), *[2.3] * 20]
+    back = simulation.run(losses)
+    # 6 decisions in a row, after those that the running mean takes to rise.
+    # The jump itself must not pass for noise.
+    assert back and 40 + 5 <= back[0] <= 40 + 12
+
+
+def test_ruined_run_takes_six_decisions_in_a_row():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    high = []
+    for _ in range(20):
+        back = simulation.decide(2.3)
+        high.append(float(simulation["high_decisions"][0]))
+        if back:
+            break
+    # The last one is set to 0 again by the rollback.
+    counted = [value for value in high if value]
+    assert counted == [1.0, 2.0, 3.0, 4.0, 5.0] and high[-1] == 0.0
+
+
+def test_count_of_high_decisions_starts_anew_when_the_loss_comes_back():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    while simulation["high_decisions"] < 4.0:
+        assert not simulation.decide(2.3)
+    assert not simulation.decide(0.0)
+    assert simulation["high_decisions"] == 0.0
+
+
+def test_ruin_is_not_called_in_the_first_ten_decisions():
+    simulation = Simulation()
+    losses = [1.0, 0.9, 0.8, *[1.5] * 6]
+    assert simulation.run(losses) == []
+    assert simulation["high_decisions"] == 0.0
+
+
+def test_rise_by_less_than_half_of_the_gain_is_not_ruin():
+    # Slowly enough that the deviation has no part in it.
+    def last(fraction):
+        gain = falling(60)[0] - falling(60)[-1]
+        rise = np.linspace(0.0, fraction * gain, 60)
+        simulation = Simulation()
+        simulation.run([*falling(60), *(falling(60)[-1] + rise)])
+        return simulation.run([falling(60)[-1] + rise[-1]] * 60)
+
+    assert last(0.45) == []
+    assert len(last(0.8)) >= 1
+
+
+def test_ruined_rate_is_cut_and_kept_below():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    # The loss was at its best with the first rate; the harm came with a
+    # larger one.
+    simulation.log_rate += math.log(30.0)
+    harmful = simulation.log_rate.copy()
+    while not simulation.decide(2.3):
+        pass
+    np.testing.assert_allclose(
+        simulation.log_rate, LOG_RATE + math.log(0.2), rtol=1e-5
+    )
+    ceiling = harmful + math.log(0.5)
+    np.testing.assert_allclose(simulation["log_ceiling"], ceiling, rtol=1e-5)
+    # It may come back to the harmful rate, by 2 % a decision.
+    for _ in range(10):
+        simulation.decide(0.5)
+    np.testing.assert_allclose(
+        simulation["log_ceiling"], ceiling + 0.2, rtol=1e-4
+    )
+
+
+def test_rate_smaller_than_the_best_is_cut_from_where_it_is():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    simulation.log_rate -= 2.0
+    while not simulation.decide(2.3):
+        pass
+    np.testing.assert_allclose(
+        simulation.log_rate, LOG_RATE - 2.0 + math.log(0.2), rtol=1e-5
+    )
+
+
+def test_ceiling_never_rises_by_a_rollback():
+    books = tensors(
+        {**GUARD_INITIAL, "high_decisions": 6.0, "log_ceiling": -8.0}
+    )
+    books["best_loss"] = tensor(0.1)
+    summary = tensors({**SUMMARY_INITIAL, "decisions": 50.0, "loss_fast": 9.0})
+    summary["loss_slow"] = tensor(9.0)
+    new, back, _ = rule.assess(books, summary, tensor(-3.0))
+    assert float(back) == 1.0
+    assert float(new["log_ceiling"]) == -8.0
+
+
+def test_means_of_the_loss_stand_at_the_best_after_a_rollback():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    best = float(simulation["best_loss"][0])
+    while not simulation.decide(2.3):
+        pass
+    for name in ("loss", "loss_fast", "loss_slow"):
+        assert float(simulation.summary[name][0]) == pytest.approx(best)
+
+
+# -- Exploded. --------------------------------------------------------------
+
+
+def test_exploded_run_goes_back_in_half_the_time():
+    simulation = Simulation()
+    back = simulation.run([*falling(40), *[1e6] * 10])
+    assert back[0] == 42
+
+
+def test_explosion_counts_in_the_first_decisions_too():
+    assert 5 <= Simulation().run([2.3, 2.2, 2.1, *[1e5] * 9])[0] < 12
+
+
+def test_infinite_mean_is_an_explosion():
+    simulation = Simulation()
+    simulation.run(falling(20))
+    assert 2 <= simulation.run([3e38] * 10)[0] <= 5
+
+
+# -- Broken. ----------------------------------------------------------------
+
+
+def broken(simulation, num_steps):
+    for _ in range(num_steps):
+        simulation.step(finite=0.0)
+    return bool(simulation.decide()[0])
+
+
+def test_broken_run_goes_back_after_five_steps():
+    for num_steps, expected in [(4, False), (5, True), (6, True)]:
+        simulation = Simulation()
+        simulation.run(falling(3))
+        assert broken(simulation, num_steps) is expected
+
+
+def test_bad_steps_must_be_in_a_row():
+    simulation = Simulation()
+    simulation.run(falling(3))
+    for _ in range(4):
+        simulation.step(finite=0.0)
+    simulation.step()
+    assert simulation["consecutive_bad"] == 0.0
+    assert not broken(simulation, 4)
+    assert simulation["skipped_steps"] == 8.0
+    assert simulation["good_steps"] == 4.0
+
+
+def test_broken_rate_is_cut_to_a_hundredth():
+    simulation = Simulation()
+    simulation.run(falling(3))
+    assert broken(simulation, 5)
+    np.testing.assert_allclose(
+        simulation.log_rate, LOG_RATE + math.log(0.01), rtol=1e-5
+    )
+
+
+def test_bad_steps_that_go_on_are_the_fault_of_the_data():
+    simulation = Simulation()
+    simulation.run(falling(3))
+    assert broken(simulation, 5)
+    for _ in range(20):
+        assert not broken(simulation, 5)
+    # A good step shows that it was not.
+    simulation.step()
+    assert broken(simulation, 5)
+
+
+# -- How often. -------------------------------------------------------------
+
+
+def test_run_settles_after_it_went_back():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    back = simulation.run([1e6] * 12)
+    # 3 decisions until the first, 4 to settle, and 3 again.
+    assert back == [2, 9]
+
+
+def test_best_loss_is_not_moved_while_the_run_settles():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    best = simulation["best_loss"].copy()
+    simulation.run([1e6] * 3)
+    for _ in range(int(rule.COOLDOWN_DECISIONS)):
+        simulation.decide(1e-3)
+        np.testing.assert_array_equal(simulation["best_loss"], best)
+    simulation.decide(1e-3)
+    assert simulation["best_loss"] < best
+
+
+def test_a_run_goes_back_eight_times_at_the_most():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    assert len(simulation.run([1e6] * 200)) == rule.MAX_ROLLBACKS == 8.0
+
+
+def test_nothing_changes_where_nothing_is_wrong():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    assert simulation.log_rate == pytest.approx(LOG_RATE)
+    assert simulation["log_ceiling"] == 1e9
+    assert simulation["best_log_rate"] == pytest.approx(LOG_RATE)
+    expected = float(simulation.summary["loss_slow"][0])
+    assert simulation["best_loss"] == pytest.approx(expected)
