@@ -14,6 +14,7 @@ from keras_metalr.features import NUM_FEATURES
 from keras_metalr.session import Session
 from keras_metalr.session import warn_once
 from keras_metalr.trace import Trace
+from keras_metalr.train_step import check_trainable
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 
@@ -342,9 +343,12 @@ def _check_arguments(
                 f"`{name}` must be a positive, finite number or None. "
                 f"Received: {name}={value!r}."
             )
-    if low is not None and high is not None and low > high:
+    low = MIN_RATE if low is None else low
+    high = MAX_RATE if high is None else high
+    if low > high:
         raise ValueError(
-            "`min_learning_rate` must not exceed `max_learning_rate`. "
+            "`min_learning_rate` must not exceed `max_learning_rate` (which "
+            f"are {MIN_RATE} and {MAX_RATE} where they are None). "
             f"Received: {low} and {high}."
         )
     if isinstance(verbose, bool) or verbose not in (0, 1):
@@ -369,12 +373,25 @@ def _load_controller(controller: Any) -> keras.Model:
             "folder, or a keras.Model. Received: controller="
             f"{controller!r} of type {type(controller).__name__}."
         )
-    shape = getattr(controller, "input_shape", (None, NUM_FEATURES))
-    if not controller.built or tuple(shape)[-1:] != (NUM_FEATURES,):
+    try:
+        shape = controller.compute_output_shape((None, NUM_FEATURES))
+    except Exception as error:
         raise ValueError(
-            "`controller` must be built for inputs of shape (batch, "
-            f"{NUM_FEATURES}). Received a model with input shape {shape}. "
+            f"`controller` must take inputs of shape (batch, {NUM_FEATURES}). "
+            f"Received one that does not: {error} "
             "Use keras_metalr.Controller()."
+        ) from error
+    if not controller.built or shape != (None, 1):
+        raise ValueError(
+            f"`controller` must map inputs of shape (batch, {NUM_FEATURES}) to "
+            f"outputs of shape (batch, 1). Received a model that gives {shape}."
+            " Use keras_metalr.Controller()."
+        )
+    if controller.non_trainable_variables:
+        raise ValueError(
+            "`controller` must have trainable weights alone (no "
+            "BatchNormalization, no Dropout, no frozen layer). Received: "
+            f"{[v.path for v in controller.non_trainable_variables]}."
         )
     return controller
 
@@ -385,11 +402,8 @@ def _check_model(model: keras.Model) -> None:
             "MetaLR controls a compiled model's optimizer, and this model has "
             "none. Call `model.compile(optimizer=..., loss=...)` first."
         )
-    if model.built and not model.trainable_variables:
-        raise ValueError(
-            f"Model {model.name!r} has no trainable weights, so there is "
-            "nothing to control. Unfreeze a layer and compile again."
-        )
+    if model.built:
+        check_trainable(model)
 
 
 class _open_weights:
@@ -406,10 +420,17 @@ class _open_weights:
         import h5py
 
         source: Any = str(self._path)
-        if self._path.suffix == ".keras":
-            with zipfile.ZipFile(self._path) as archive:
-                source = io.BytesIO(archive.read("model.weights.h5"))
-        self._file = h5py.File(source, "r")
+        try:
+            if self._path.suffix == ".keras":
+                with zipfile.ZipFile(self._path) as archive:
+                    source = io.BytesIO(archive.read("model.weights.h5"))
+            self._file = h5py.File(source, "r")
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{str(self._path)!r} is no checkpoint of Keras ({error}). "
+                "Expected a .keras or .weights.h5 file that was saved while "
+                "MetaLR was training."
+            ) from error
         return self._file
 
     def __exit__(self, *error: object) -> None:

@@ -167,7 +167,13 @@ class RunControl:
             finite = ops.cast(before["finite"], "float32")
             is_update = self._is_update()
             moved = finite * is_update
-            scalars = count_step(before["scalars"], measured, finite, is_update)
+            scalars = count_step(
+                before["scalars"],
+                measured,
+                finite,
+                is_update,
+                self._bad(before["loss"], finite),
+            )
             if self._starting():
                 scalars = self._ramp(scalars, measured, moved)
             state.write(scalars)
@@ -249,6 +255,13 @@ class RunControl:
             return self._context.host_due
         counters = self._counters()
         return ops.equal(ops.mod(counters[0] + 1, counters[2]), 0)
+
+    def _bad(self, loss: Tensor, finite: Tensor) -> Tensor:
+        """1.0 where the step just taken was at fault for not being finite."""
+        if is_loss_scaled(self._optimizer):
+            # A gradient that overflows is how the loss scale is found.
+            return 1.0 - ops.cast(ops.isfinite(loss), "float32")
+        return 1.0 - finite
 
     def _is_update(self) -> Tensor:
         """1.0 where the step just taken was to move the weights."""

@@ -96,6 +96,10 @@ class Controller(keras.Model):
             features = layer(features)
         return self.head(features)
 
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
+        """`(batch, 1)`."""
+        return input_shape[0], 1
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
         return {"hidden_units": list(self.hidden_units), "name": self.name}

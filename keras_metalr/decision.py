@@ -103,6 +103,7 @@ def count_step(
     measured: Scalars,
     finite: Tensor,
     is_update: Tensor,
+    bad: Tensor | None = None,
 ) -> Scalars:
     """Add one step's signals to the interval.
 
@@ -113,13 +114,15 @@ def count_step(
         finite: Scalar float32, 1 where loss and gradient were finite, else 0.
         is_update: Scalar float32, 1 where the weights were due to move (not so
             while gradients accumulate), else 0.
+        bad: Scalar float32, 1 where a step that is not finite is a fault, see
+            `guard.count_step`. Defaults to `None`, always.
 
     Returns:
         The new scalars.
     """
-    new = guard_rule.count_step(scalars, finite)
+    bad = 1.0 - finite if bad is None else bad
+    new = guard_rule.count_step(scalars, finite, bad)
     moved = finite * is_update
-    skipped = 1.0 - finite
     one = ops.ones_like(finite)
     direction = measured["update_norm"] / (measured["learning_rate"] + TINY)
     ratio = measured["update_norm"] / (measured["weight_norm"] + TINY)
@@ -127,7 +130,7 @@ def count_step(
     sums = {
         "interval_steps": (one, finite),
         "interval_updates": (one, moved),
-        "interval_skipped": (one, skipped),
+        "interval_skipped": (one, bad),
         "interval_loss": (measured["loss"], finite),
         "interval_log_gradient_norm": (logs[0], finite),
         "interval_cosine": (measured["cosine"], finite),

@@ -13,8 +13,6 @@ from typing import Any
 
 from keras import ops
 
-from keras_metalr.features import loss_deviation
-
 Tensor = Any
 
 # Consecutive steps without a finite loss that call for the snapshot.
@@ -23,6 +21,8 @@ BROKEN_STEPS = 5.0
 RUINED_DECISIONS = 6.0
 # Decisions before the loss is known well enough to be called ruined.
 MIN_DECISIONS = 10.0
+# How far, in its own size, a loss must rise before that to have exploded.
+EARLY_EXPLOSION = 100.0
 # Decisions in which the run settles after it went back.
 COOLDOWN_DECISIONS = 4.0
 # A run goes back this often at the most: a loss that keeps rising after that is
@@ -42,6 +42,7 @@ GUARD_INITIAL: dict[str, float] = {
     "good_since_rollback": 0.0,
     "best_loss": 1e30,
     "best_log_rate": 0.0,
+    "calm_deviation": 0.0,
     "high_decisions": 0.0,
     "cooldown": 0.0,
     "rollbacks": 0.0,
@@ -49,18 +50,24 @@ GUARD_INITIAL: dict[str, float] = {
 }
 
 
-def count_step(guard: dict[str, Tensor], finite: Tensor) -> dict[str, Tensor]:
+def count_step(
+    guard: dict[str, Tensor], finite: Tensor, bad: Tensor | None = None
+) -> dict[str, Tensor]:
     """Book one step.
 
     Args:
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
         finite: Scalar float32, 1 where loss and gradient were finite, else 0.
+        bad: Scalar float32, 1 where that is a fault, else 0. A gradient that
+            overflows while a loss scale is being sought is neither.
+            Defaults to `None`, whatever is not finite.
     """
+    bad = 1.0 - finite if bad is None else bad
     new = dict(guard)
     new["good_steps"] = guard["good_steps"] + finite
-    new["skipped_steps"] = guard["skipped_steps"] + 1.0 - finite
+    new["skipped_steps"] = guard["skipped_steps"] + bad
     new["good_since_rollback"] = guard["good_since_rollback"] + finite
-    new["consecutive_bad"] = (guard["consecutive_bad"] + 1.0) * (1.0 - finite)
+    new["consecutive_bad"] = (guard["consecutive_bad"] + bad) * (1.0 - finite)
     return new
 
 
@@ -70,9 +77,12 @@ def assess(
     """Book one decision and say whether the run must go back.
 
     A run is broken after `BROKEN_STEPS` steps without a finite loss, and ruined
-    after `RUINED_DECISIONS` decisions with the loss above its best by half of
-    what had been gained, by 4 mean deviations and by 5 %; a loss above its best
-    by twice its own size counts double, whatever the deviation.
+    after `RUINED_DECISIONS` decisions in a row with the loss above its best by
+    half of what had been gained, by 4 mean deviations and by 5 %. A loss above
+    its best by twice its own size has exploded, and counts double. Both the
+    running mean and the last interval must be that high: one wild batch is no
+    ruin. The deviation is from the fast mean, so that a steady fall adds
+    nothing to it, and from before the loss rose.
 
     Args:
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
@@ -91,25 +101,29 @@ def assess(
     )
     best = ops.where(better, loss, best)
     best_log_rate = ops.where(better, log_rate, guard["best_log_rate"])
-    margin = ops.maximum(
-        ops.maximum(
-            0.5 * (summary["loss_first"] - best), 4.0 * loss_deviation(summary)
-        ),
-        0.05 * ops.abs(best),
-    )
-    # An exploding loss takes its deviation along, so that needs a bound.
+    level = ops.minimum(summary["loss_fast"], summary["loss"])
+    rise = level - best
+    early = summary["decisions"] <= MIN_DECISIONS
+    noise = 4.0 * guard["calm_deviation"]
     size = ops.maximum(ops.abs(summary["loss_first"]), ops.abs(best))
-    exploded = summary["loss_fast"] > best + 2.0 * size
+    gained = 0.5 * (summary["loss_first"] - best)
+    margin = ops.maximum(ops.maximum(gained, noise), 0.05 * ops.abs(best))
+    # The first losses may be lucky ones: only an enormous rise tells then.
+    exploded = rise > ops.where(
+        early, EARLY_EXPLOSION * size, ops.maximum(2.0 * size, noise)
+    )
     high = ops.logical_or(
-        exploded,
-        ops.logical_and(
-            summary["decisions"] > MIN_DECISIONS,
-            summary["loss_fast"] > best + margin,
-        ),
+        exploded, ops.logical_and(ops.logical_not(early), rise > margin)
     )
     high = ops.cast(ops.logical_and(settled, high), "float32")
     weight = 1.0 + ops.cast(exploded, "float32")
     high_decisions = high * (guard["high_decisions"] + weight)
+    calm = ops.logical_and(settled, high < 0.5)
+    deviation = ops.abs(summary["loss"] - summary["loss_fast"])
+    share = ops.maximum(1.0 / ops.maximum(summary["decisions"], 1.0), 0.04)
+    calm_deviation = guard["calm_deviation"] + ops.where(
+        calm, share * (deviation - guard["calm_deviation"]), 0.0
+    )
     # Bad steps that go on after a rollback are the data's fault: going back
     # again would change nothing.
     broken = ops.logical_and(
@@ -123,6 +137,7 @@ def assess(
     )
     new = dict(guard)
     new["best_loss"], new["best_log_rate"] = best, best_log_rate
+    new["calm_deviation"] = calm_deviation
     new["high_decisions"] = ops.where(back, 0.0, high_decisions)
     new["cooldown"] = ops.where(
         back, COOLDOWN_DECISIONS, ops.maximum(guard["cooldown"] - 1.0, 0.0)

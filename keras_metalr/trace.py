@@ -106,16 +106,24 @@ class Trace:
             path: String or path of the file.
 
         Raises:
-            ValueError: if the columns are not this version's.
+            ValueError: if the columns are not this version's, or for any
+                other ending.
         """
         source = pathlib.Path(path)
+        if source.suffix not in (".csv", ".npz"):
+            raise ValueError(
+                "`path` must end in .csv or .npz (a .parquet file is read with "
+                f"`pandas.read_parquet`). Received: path={str(path)!r}."
+            )
         if source.suffix == ".npz":
             with np.load(source, allow_pickle=False) as data:
                 columns, rows = tuple(data["columns"].tolist()), data["rows"]
         else:
             with source.open(encoding="utf-8") as file:
                 columns = tuple(file.readline().strip().split(","))
-                rows = np.loadtxt(file, delimiter=",", ndmin=2)
+                lines = file.read().split()
+            values = [line.split(",") for line in lines]
+            rows = np.array(values, "float32").reshape(-1, len(columns))
         if columns != cls.columns:
             raise ValueError(
                 f"{str(path)!r} has columns {columns}; expected {cls.columns}."

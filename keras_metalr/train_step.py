@@ -134,8 +134,22 @@ def measured_train_step(
     return stateless if backend.name() == "jax" else stateful
 
 
+def check_trainable(model: keras.Model) -> None:
+    """Raise for a model without trainable weights.
+
+    Args:
+        model: A built `keras.Model`.
+    """
+    if not model.trainable_variables:
+        raise ValueError(
+            f"Model {model.name!r} has no trainable weights, so there is "
+            "nothing to control. Unfreeze a layer and compile again."
+        )
+
+
 def _check_applied(model: keras.Model, applied: bool) -> None:
     if not applied:
+        check_trainable(model)
         raise ValueError(
             f"The `train_step` of {model.name!r} did not apply gradients "
             "through `self.optimizer`, so there is no learning rate for "

@@ -259,6 +259,7 @@ def _save_rows(
         {
             "data": title,
             "method": method,
+            "optimizer": result.config["options"]["optimizer"],
             "learning_rate": result.config["learning_rate"],
             "accuracy": result.results["eval_accuracy"],
             "loss": result.results["eval_loss"],

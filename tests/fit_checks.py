@@ -18,6 +18,8 @@ NUM_CLASSES = 3
 # With 48 examples: 6 batches an epoch, all of one shape.
 BATCH_SIZE = 8
 FIT = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
+# The way to run a step that starts soonest, for tests of other things than it.
+QUICK = {"jit_compile": keras.backend.backend() == "jax"}
 
 
 def make_data(num_examples: int = 48) -> tuple[np.ndarray, np.ndarray]:
@@ -27,19 +29,22 @@ def make_data(num_examples: int = 48) -> tuple[np.ndarray, np.ndarray]:
     return x, x[:, :NUM_CLASSES].argmax(axis=1).astype("int32")
 
 
-def make_layers(normalize: bool = True) -> list[keras.layers.Layer]:
+def make_layers(
+    normalize: bool = True, drop: bool = True
+) -> list[keras.layers.Layer]:
     """Layers with weights, running statistics and a random seed."""
     layers = [keras.layers.Dense(8, activation="relu")]
     if normalize:
         layers.append(keras.layers.BatchNormalization())
-    layers.append(keras.layers.Dropout(0.2, seed=3))
+    if drop:
+        layers.append(keras.layers.Dropout(0.2, seed=3))
     return [*layers, keras.layers.Dense(NUM_CLASSES)]
 
 
 class Subclass(keras.Model):
-    def __init__(self, normalize: bool = True) -> None:
+    def __init__(self, layers: list[keras.layers.Layer]) -> None:
         super().__init__()
-        self.parts = make_layers(normalize)
+        self.parts = layers
 
     def call(self, x: Any, training: bool = False) -> Any:
         for part in self.parts:
@@ -52,7 +57,7 @@ class Subclass(keras.Model):
 
 
 def make_model(
-    kind: str = "functional", *, normalize: bool = True
+    kind: str = "functional", *, normalize: bool = True, drop: bool = True
 ) -> keras.Model:
     """A model that is not compiled, the same weights at every call.
 
@@ -61,19 +66,21 @@ def make_model(
             "unbuilt" (sequential).
         normalize: Boolean, whether it has a BatchNormalization layer.
             Defaults to `True`.
+        drop: Boolean, whether it has a Dropout layer. Defaults to `True`.
     """
     keras.utils.set_random_seed(7)
+    layers = make_layers(normalize, drop)
     if kind == "functional":
         inputs = outputs = keras.Input((NUM_INPUTS,))
-        for layer in make_layers(normalize):
+        for layer in layers:
             outputs = layer(outputs)
         return keras.Model(inputs, outputs)
     if kind == "subclass":
-        model = Subclass(normalize)
+        model = Subclass(layers)
         model(np.zeros((1, NUM_INPUTS), "float32"))
         return model
     inputs = [keras.Input((NUM_INPUTS,))] if kind == "sequential" else []
-    return keras.Sequential([*inputs, *make_layers(normalize)])
+    return keras.Sequential([*inputs, *layers])
 
 
 def cross_entropy() -> keras.losses.Loss:
@@ -84,8 +91,12 @@ def cross_entropy() -> keras.losses.Loss:
 def compiled(
     optimizer: Any = "sgd", kind: str = "functional", **kwargs: Any
 ) -> keras.Model:
-    """A compiled model of `make_model`; `kwargs` are `compile`'s."""
-    model = make_model(kind, normalize=kwargs.pop("normalize", True))
+    """A compiled model of `make_model`; other `kwargs` are `compile`'s."""
+    model = make_model(
+        kind,
+        normalize=kwargs.pop("normalize", True),
+        drop=kwargs.pop("drop", True),
+    )
     kwargs = {"loss": cross_entropy(), **kwargs}
     model.compile(optimizer, **kwargs)
     return model

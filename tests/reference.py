@@ -106,7 +106,9 @@ def _jax(model: keras.Model) -> Callable:
             *zip(variables, values, strict=True),
             *zip(others, state, strict=True),
         ]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        with keras.StatelessScope(
+            state_mapping=mapping, collect_losses=True
+        ) as scope:
             loss = _loss(model, arrays)
         return loss, [scope.get_current_value(v) for v in others]
 

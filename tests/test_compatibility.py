@@ -200,7 +200,7 @@ class StepOnJax(keras.Model):
         return logs, (
             trainable,
             non_trainable,
-            optimizer_variables,
+            slots,
             new_metrics,
         )
 
@@ -302,7 +302,7 @@ def _weights_of_examples() -> dict:
 
 SPECIAL: dict[str, Case] = {
     # Optimizers in optimizers.
-    "MultiOptimizer of a map": Case(_multi_by_map),
+    "MultiOptimizer of a map": Case(_multi_by_map, rates=(0.1, 0.1)),
     "MultiOptimizer of a callable": Case(_multi_by_callable),
     "LossScaleOptimizer": Case(lambda: O.LossScaleOptimizer(O.Adam(RATE))),
     # The forward pass is rounded to 11 and to 8 bits; where the compiler fuses

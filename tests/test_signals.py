@@ -131,7 +131,7 @@ def test_sampled_norm_within_its_stated_error(shapes, seed, scale_seed, power):
     values = gathered(sample, arrays)
     error = sample.relative_error(values)
     measured = float(norm(ops.convert_to_tensor(values)))
-    assert 0.0 < error < 0.1
+    assert 0.0 < error < 0.2
     expected = np.linalg.norm(flat(arrays))
     assert abs(measured / expected - 1.0) < 4.0 * error
 

@@ -79,7 +79,7 @@ def batches(arrays: tuple) -> list[tuple]:
 
 
 def full_model() -> keras.Model:
-    """Dropout, batch normalization, a penalty on the weights."""
+    """Dropout, batch normalization, penalties on weights and activations."""
     return keras.Sequential(
         [
             keras.Input((8,)),
@@ -89,7 +89,9 @@ def full_model() -> keras.Model:
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
             keras.layers.Dropout(0.3),
-            keras.layers.Dense(12, activation="relu"),
+            keras.layers.Dense(
+                12, activation="relu", activity_regularizer="l2"
+            ),
             keras.layers.Dropout(0.2, seed=5),
             keras.layers.Dense(4),
         ]

@@ -29,12 +29,20 @@ from keras_metalr.features import FEATURES
 
 BACKENDS = ("tensorflow", "jax", "torch")
 CONTROLLER_FILE = "controller.json"
+# What Keras gives Adam where nobody chooses.
+USUAL_RATE = 1e-3
 NOT_MEASURED = "Not measured yet."
 OTHER_CONTROLLER = (
     "*These figures are of an earlier controller than the one shipped now.*"
 )
 
 _BACKEND_NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+_OPTIMIZERS = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "momentum": "SGD with momentum",
+    "sgd": "SGD",
+}
 _MODEL_NAMES = {
     "dense": "dense net, 1.0 M weights, batch 128",
     "resnet18": "ResNet-18, 11 M weights, batch 64",
@@ -181,7 +189,12 @@ def _digits_rows(comparison: Comparison) -> str:
             comparison.num_trials,
         )
     )
+    usual = min(
+        comparison.static,
+        key=lambda score: abs(math.log(score.learning_rate / USUAL_RATE)),
+    )
     for name, score in (
+        (f"constant, nearest to {USUAL_RATE:g}", usual),
         ("lowest constant rate of the grid", comparison.static[0]),
         ("highest constant rate of the grid", comparison.static[-1]),
     ):
@@ -205,7 +218,7 @@ def _digits_note(comparison: Comparison, records: list[Any]) -> str:
         else "**Not every start is within 1 point of the best constant rate**"
     )
     first = records[0]
-    optimizer = first.config["options"].get("optimizer", "adam").capitalize()
+    optimizer = _OPTIMIZERS[first.config["options"]["optimizer"]]
     return (
         f"Validation accuracy in %, {len(comparison.seeds)} seeds, "
         f"{optimizer}, {first.config['epochs']} epochs, {_where(first)}. "
@@ -242,11 +255,16 @@ def demo_table(path: Path) -> str:
         (start, *(cells[start].get(column, "-") for column in columns))
         for start in cells
     ]
+    optimizers = dict.fromkeys(
+        f"{row['data']}: {_OPTIMIZERS.get(row['optimizer'], row['optimizer'])}"
+        for row in content["rows"]
+    )
     lines = [
         _markdown(("rate at the start", *columns), rows),
         "",
-        f"Validation accuracy in % after {content['steps']} steps with Adam, "
-        f"one seed, {_environment(content['environment'])}. Guessing gives 10.",
+        f"Validation accuracy in % after {content['steps']} steps, one seed "
+        f"({', '.join(optimizers)}; "
+        f"{_environment(content['environment'])}). Guessing gives 10.",
     ]
     if content["controller"] != controller_identity():
         lines += ["", OTHER_CONTROLLER]

@@ -104,6 +104,7 @@ def test_other_monitor_and_callbacks():
 
 
 def test_run_that_diverges_is_infinitely_bad():
+    # It is what the upper end of a ladder is for, so no warning either.
     (run,) = collect(make_model, fit_arguments, learning_rates=[1e20])
     assert run.outcome == math.inf
     assert len(run.trace) >= 1

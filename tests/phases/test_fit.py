@@ -119,11 +119,15 @@ def test_states_that_are_not_finite_are_left_out(runs):
 
 def test_fit_learns_the_labels(runs):
     features, targets = dataset(runs)
-    controller = fit_controller(runs)
-    error = np.mean((answers(controller, features) - targets) ** 2)
-    assert error < 0.5 * np.mean((targets - targets.mean()) ** 2)
-    longer = fit_controller(runs, epochs=100)
-    assert np.mean((answers(longer, features) - targets) ** 2) < 0.3 * error
+    untrained = np.mean(targets**2)
+
+    def error(**kwargs):
+        controller = fit_controller(runs, **kwargs)
+        return np.mean((answers(controller, features) - targets) ** 2)
+
+    # 50 batches as it is by default, then 200 of a larger rate.
+    assert error() < 0.8 * untrained
+    assert error(learning_rate=0.01, epochs=40) < 0.1 * untrained
 
 
 def test_fit_is_repeatable(runs):

@@ -1,0 +1,235 @@
+"""README's tables say what the recorded results say."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from keras_metalr.benchmark import report
+from keras_metalr.benchmark.comparison import compare
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.features import FEATURE_NAMES
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    "backend": "jax",
+    "versions": {"jax": "0.10", "keras": "3.15"},
+    "accelerator": None,
+    "num_cores": 2,
+}
+
+
+def record(method, rate, seed, accuracy):
+    return RunResult(
+        config={
+            "method": method,
+            "learning_rate": rate,
+            "seed": seed,
+            "options": {"optimizer": "adam"},
+            "epochs": 20,
+        },
+        environment=ENVIRONMENT,
+        history={},
+        curves={},
+        results={"eval_accuracy": accuracy},
+    )
+
+
+def records(metalr=(0.97, 0.98)):
+    table = {
+        ("static", 0.01): (0.96, 0.98),
+        ("static", 1.0): (0.10, 0.20),
+        ("static", 1e-5): (0.30, math.nan),
+        ("metalr", 1e-6): metalr,
+        ("metalr", 10.0): (0.97, 0.99),
+    }
+    return [
+        record(method, rate, seed, accuracies[seed])
+        for (method, rate), accuracies in table.items()
+        for seed in (1, 0)
+    ]
+
+
+def save(folder, all_records):
+    for number, run in enumerate(all_records):
+        run.save(folder / f"digits-{number}.json")
+
+
+def test_readme_says_what_the_results_say(capsys):
+    arguments = ["--check", "--readme", str(ROOT / "README.md")]
+    arguments += ["--results", str(ROOT / "benchmarks" / "results")]
+    code = report.main(arguments)
+    assert code == 0, capsys.readouterr().err
+
+
+def test_comparison():
+    comparison = compare(records())
+    best = comparison.best_static
+    assert (best.learning_rate, best.accuracies) == (0.01, (0.96, 0.98))
+    assert best.mean == pytest.approx(0.97)
+    assert best.worst == 0.96
+    assert comparison.seeds == (0, 1)
+    assert comparison.num_trials == 6
+    assert [s.learning_rate for s in comparison.metalr] == [1e-6, 10.0]
+    # A run without an accuracy got nothing right.
+    assert comparison.static[0].accuracies == (0.30, 0.0)
+    assert comparison.spread == pytest.approx(0.005)
+    assert comparison.is_within_tolerance
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(0.97, True), (0.96, True), (0.9599, False)]
+)
+def test_one_point_below_the_best_is_within_tolerance(mean, expected):
+    comparison = compare(records(metalr=(mean, mean)))
+    assert comparison.is_within_tolerance == expected
+
+
+def test_interval_is_students():
+    low, high = compare(records()).best_static.interval
+    # Two values 0.02 apart: standard error 0.01, t(1) = 12.706.
+    assert (high - low) / 2 == pytest.approx(0.01 * 12.706, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "message"),
+    [
+        (lambda run: run.config["method"] == "static", "no run of 'static'"),
+        (lambda run: run.config["method"] == "metalr", "no run of 'metalr'"),
+        (
+            lambda run: run.config["seed"] + run.config["learning_rate"] == 2.0,
+            r"'static' at 1 with seeds \[0\]; expected \[0, 1\]",
+        ),
+    ],
+)
+def test_incomplete_runs_are_not_compared(dropped, message):
+    kept = [run for run in records() if not dropped(run)]
+    with pytest.raises(ValueError, match=message):
+        compare(kept)
+
+
+def test_digits_table(tmp_path):
+    save(tmp_path, records())
+    write_json(tmp_path / report.CONTROLLER_FILE, report.controller_identity())
+    text = report.digits_table(tmp_path)
+    assert "| MetaLR | from 1e-6 | 97.50 ± 6.35 | 97.00 | 2 |" in text
+    assert "| best of 3 constant rates | 0.01 | 97.00 ± 12.71 |" in text
+    assert "| 96.00 | 6 |" in text
+    assert "| constant, nearest to 0.001 | 0.01 | 97.00 ± 12.71 |" in text
+    assert "Every start is within 1 point" in text
+    assert "2 CPU cores" in text
+    assert report.OTHER_CONTROLLER not in text
+
+
+def test_digits_table_says_what_failed(tmp_path):
+    save(tmp_path, records(metalr=(0.1, 0.1)))
+    write_json(tmp_path / report.CONTROLLER_FILE, {"weights_sha256": "other"})
+    text = report.digits_table(tmp_path)
+    assert "**Not every start is within 1 point" in text
+    assert report.OTHER_CONTROLLER in text
+
+
+def test_nothing_measured(tmp_path):
+    bodies = report.tables(tmp_path)
+    for name in ("digits", "demo", "overhead"):
+        assert bodies[name] == report.NOT_MEASURED
+    save(tmp_path / "digits", records()[:-1])
+    assert report.tables(tmp_path)["digits"] == report.NOT_MEASURED
+
+
+def test_demo_table(tmp_path):
+    rows = [
+        {
+            "data": "Digits",
+            "method": m,
+            "optimizer": "momentum",
+            "learning_rate": r,
+            "accuracy": a,
+        }
+        for m, r, a in [
+            ("static", 1e-5, 0.1),
+            ("static", 10.0, 0.11),
+            ("MetaLR", 1e-5, 0.98),
+            ("MetaLR", 10.0, 0.97),
+        ]
+    ]
+    content = {
+        "steps": 240,
+        "controller": report.controller_identity(),
+        "environment": ENVIRONMENT,
+        "rows": rows,
+    }
+    write_json(tmp_path / "demo.json", content)
+    lines = report.demo_table(tmp_path / "demo.json").splitlines()
+    assert lines[0] == "| rate at the start | Digits, static | Digits, MetaLR |"
+    assert lines[2:4] == ["| 1e-5 | 10.0 | 98.0 |", "| 10 | 11.0 | 97.0 |"]
+    assert "240 steps, one seed (Digits: SGD with momentum; JAX" in lines[5]
+
+
+def test_overhead_table(tmp_path):
+    row = {"model": "dense", "plain_milliseconds": 3.21}
+    row |= {f"ratio_horizon_{n}": 1.5 for n in (200, 2000, 10000)}
+    content = {
+        "backend": "jax",
+        "keras": "3.15.1",
+        "python": "3.11",
+        "machine": "x86_64",
+        "num_cpus": 2,
+        "results": [row, row | {"ratio_peak_memory": 1.01}],
+    }
+    write_json(tmp_path / "overhead-jax.json", content)
+    text = report.overhead_table(tmp_path)
+    assert "| TensorFlow | not measured yet |" in text
+    assert "| JAX | dense net, 1.0 M weights, batch 128 | 3.21 ms |" in text
+    assert "| 1.50 | 1.50 | 1.50 | - | - |" in text
+    assert "| 1.50 | 1.50 | 1.50 | 1.01 | - |" in text
+
+
+def test_features_table_has_every_feature():
+    lines = report.features_table().splitlines()
+    assert len(lines) == 2 + len(FEATURE_NAMES)
+    for name, line in zip(FEATURE_NAMES, lines[2:], strict=True):
+        assert line.startswith(f"| `{name}` |")
+        # Four bars of the table; those of a norm are escaped.
+        assert line.replace("\\|", "").count("|") == 4
+
+
+@pytest.fixture
+def page(tmp_path):
+    text = "a\n<!-- table:digits -->\nold\n<!-- end -->\nb\n"
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    arguments = ["--readme", str(path), "--results", str(tmp_path / "results")]
+    return SimpleNamespace(path=path, text=text, arguments=arguments)
+
+
+def test_check_changes_nothing_and_fails_once(page, capsys):
+    assert report.main([*page.arguments, "--check"]) == 1
+    assert "in the tables digits" in capsys.readouterr().err
+    assert page.path.read_text() == page.text
+    assert report.main(page.arguments) == 0
+    assert page.path.read_text() == page.text.replace(
+        "old", report.NOT_MEASURED
+    )
+    assert report.main([*page.arguments, "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("table:digits", "table:digit", "There is no table 'digit'"),
+        ("<!-- end -->", "", "1 markers, 0 of them whole"),
+    ],
+)
+def test_damaged_markers(page, capsys, old, new, message):
+    page.path.write_text(page.text.replace(old, new))
+    assert report.main(page.arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_page_is_one_line(page, capsys):
+    page.path.unlink()
+    assert report.main(page.arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")

@@ -1,0 +1,105 @@
+"""A run that is killed in the middle of an epoch. Run by test_resume.py.
+
+    python tests/resume_script.py FOLDER
+
+It saves itself in every way that Keras has, and then dies by SIGKILL: nothing
+gets the time to clean up.
+"""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+from typing import Any
+
+# PyTorch goes first: imported after TensorFlow it can crash the process.
+if importlib.util.find_spec("torch") is not None:
+    import torch  # noqa: F401
+
+import keras
+import numpy as np
+
+from tests.fit_checks import BATCH_SIZE
+from tests.fit_checks import FIT
+from tests.fit_checks import QUICK
+from tests.fit_checks import compiled
+from tests.fit_checks import make_data
+
+EPOCHS = 4
+STEPS = 6
+# In the second batch of the third epoch.
+KILLED_AT = (2, 1)
+
+
+def make_controller(seed: int) -> Any:
+    """A controller with random weights, which moves the rate all the time."""
+    from keras_metalr import Controller
+
+    controller = Controller()
+    generator = np.random.default_rng(seed)
+    for variable in controller.trainable_variables:
+        shape = tuple(variable.shape)
+        variable.assign(generator.normal(size=shape).astype("float32") * 0.2)
+    return controller
+
+
+def make_metalr(seed: int = 13) -> Any:
+    """The callback of the run."""
+    from keras_metalr import MetaLR
+
+    return MetaLR(make_controller(seed))
+
+
+def run_model() -> keras.Model:
+    """The model of the run: with running statistics and many slots.
+
+    And without Dropout, whose random state Keras does not save.
+    """
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    return compiled(optimizer, drop=False, **QUICK)
+
+
+def fit(
+    model: keras.Model,
+    *callbacks: keras.callbacks.Callback,
+    **kwargs: Any,
+) -> keras.callbacks.History:
+    """`fit` as in the run that is killed."""
+    x, y = make_data(STEPS * BATCH_SIZE)
+    arguments = {**FIT, "epochs": EPOCHS, **kwargs}
+    return model.fit(x, y, callbacks=list(callbacks), **arguments)
+
+
+def savers(folder: pathlib.Path) -> dict[str, keras.callbacks.Callback]:
+    """Every way to save a run, each in a place of its own."""
+    checkpoint = keras.callbacks.ModelCheckpoint
+    return {
+        "before": keras.callbacks.BackupAndRestore(str(folder / "before")),
+        "after": keras.callbacks.BackupAndRestore(str(folder / "after")),
+        "keras": checkpoint(str(folder / "run.keras")),
+        "weights": checkpoint(
+            str(folder / "run.weights.h5"), save_weights_only=True
+        ),
+    }
+
+
+class _Kill(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if (self.epoch, batch) == KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: pathlib.Path) -> None:
+    """Run until killed."""
+    by_name = savers(folder)
+    model = run_model()
+    before, rest = by_name.pop("before"), by_name.values()
+    fit(model, before, make_metalr(), *rest, _Kill())
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

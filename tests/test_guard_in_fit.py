@@ -1,0 +1,268 @@
+"""Nothing is lost: absurd rates, broken batches, and runs that go wrong."""
+
+import itertools
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import Controller
+from keras_metalr import MetaLR
+from keras_metalr.decision import EVENT_ROLLBACK
+from keras_metalr.decision import EVENT_SKIPPED
+from tests.fit_checks import BATCH_SIZE
+from tests.fit_checks import FIT
+from tests.fit_checks import QUICK
+from tests.fit_checks import all_finite
+from tests.fit_checks import assert_clean
+from tests.fit_checks import compiled
+from tests.fit_checks import largest_difference
+from tests.fit_checks import make_data
+
+O = keras.optimizers  # noqa: E741
+NUM_STEPS = 20
+
+
+def _fit(
+    model: keras.Model, metalr: MetaLR, data: Any = None, **kwargs
+) -> dict:
+    x, y = make_data(NUM_STEPS * BATCH_SIZE) if data is None else data
+    arguments = {**FIT, "epochs": 4, **kwargs}
+    return model.fit(x, y, callbacks=[metalr], **arguments).history
+
+
+def _has(trace: Any, event: float) -> np.ndarray:
+    return (trace["event"].astype(int) & int(event)) > 0
+
+
+def _count_warnings(caught: Any) -> int:
+    """How often MetaLR warned, among all that was caught."""
+    return sum("MetaLR" in str(warning.message) for warning in caught)
+
+
+# -- The first rate. --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Lion", "RMSprop"])
+def test_any_first_rate_ends_at_the_same(name):
+    rates, losses = [], []
+    for first in (1e-9, 1e-3, 1e9):
+        model = compiled(getattr(O, name)(first), **QUICK)
+        metalr = MetaLR()
+        history = _fit(model, metalr)
+        assert all_finite(model)
+        assert np.isfinite(metalr.trace["loss"]).all()
+        rates.append(metalr.trace["learning_rate"])
+        losses.append(history["loss"][-1])
+    ends = [rate[-1] for rate in rates]
+    assert max(ends) / min(ends) < 1.01
+    assert max(losses) / min(losses) < 1.01
+    # The run lowers and raises it from there: this is no constant.
+    assert rates[0].max() / rates[0].min() > 2
+
+
+def test_the_first_update_is_small_beside_the_weights():
+    x, y = make_data()
+    for first in (1e-9, 1e9):
+        model = compiled(O.Adam(first), normalize=False, **QUICK)
+        before = model.get_weights()
+        _fit(model, MetaLR(total_steps=100), (x[:8], y[:8]), epochs=1)
+        moved = largest_difference(before, model.get_weights())
+        assert 0 < moved < 1e-3
+
+
+# -- Batches that are not finite. -------------------------------------------
+
+
+def _with_broken_batches(value: float) -> tuple[np.ndarray, np.ndarray]:
+    """1 batch of 10 has a number in it that is not finite."""
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    x[3 * BATCH_SIZE, 0] = x[13 * BATCH_SIZE + 1, 2] = value
+    return x, y
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_broken_batches_are_skipped(value):
+    clean = make_data()
+    model = compiled(O.Adam(0.01), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(Controller(), safe_start=False)
+    with pytest.warns(UserWarning, match="MetaLR skipped 2 step") as caught:
+        history = _fit(
+            model,
+            metalr,
+            _with_broken_batches(value),
+            validation_data=clean,
+        )
+    assert _count_warnings(caught) == 1, "once, not once an epoch"
+    assert all_finite(model), "the running statistics too"
+    assert np.isfinite(history["val_loss"]).all()
+    assert history["val_loss"][-1] < history["val_loss"][0]
+    assert_clean(model, optimizer, 0.01)
+    skipped = np.flatnonzero(_has(metalr.trace, EVENT_SKIPPED)) % NUM_STEPS
+    np.testing.assert_array_equal(skipped, [3, 13] * 4)
+    # Neither weights nor statistics have moved in those steps.
+    assert np.isfinite(metalr.trace["learning_rate"]).all()
+    # A few bad batches are no reason to change the rate or to go back.
+    np.testing.assert_array_equal(
+        metalr.trace["learning_rate"], np.float32(0.01)
+    )
+
+
+def test_a_skipped_batch_moves_nothing():
+    # Momentum would go on moving the weights by itself; plain SGD does not.
+    x, y = make_data()
+    x[8:16] = np.nan
+    weights = []
+
+    class Recorder(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weights.append(self.model.get_weights())
+
+    model = compiled(O.SGD(0.1), **QUICK)
+    metalr = MetaLR(Controller(), safe_start=False)
+    with pytest.warns(UserWarning, match="skipped 1 step"):
+        model.fit(x, y, callbacks=[metalr, Recorder()], **FIT)
+    moved = [
+        largest_difference(a, b) > 0 for a, b in itertools.pairwise(weights)
+    ]
+    assert moved == [False, True, True, True, True]
+
+
+def test_sample_weights_that_are_not_finite():
+    x, y = make_data()
+    sample_weight = np.ones(len(x), "float32")
+    sample_weight[20] = np.inf
+    model = compiled(O.Adam(0.01), **QUICK)
+    metalr = MetaLR(Controller())
+    with pytest.warns(UserWarning, match="skipped 1 step"):
+        _fit(model, metalr, (x, y), epochs=1, sample_weight=sample_weight)
+    assert all_finite(model)
+
+
+@pytest.mark.parametrize("num_steps", [3, NUM_STEPS])
+def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
+    x, y = make_data(num_steps * BATCH_SIZE)
+    model = compiled(O.Adam(0.01), **QUICK)
+    optimizer, before = model.optimizer, model.get_weights()
+    with pytest.raises(ValueError, match="not finite") as caught:
+        _fit(model, MetaLR(Controller()), (x * np.nan, y))
+    message = str(caught.value)
+    assert "inputs" in message, "says where to look"
+    assert largest_difference(before, model.get_weights()) == 0.0
+    assert_clean(model, optimizer, 0.01)
+    # The same model learns from data that are in order.
+    _fit(model, MetaLR(Controller()), epochs=1)
+    assert all_finite(model)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "initial_scale"),
+    [
+        pytest.param(1, 2.0**15, id="one batch an epoch"),
+        pytest.param(NUM_STEPS, 2.0**24, id="much too high"),
+    ],
+)
+def test_the_search_for_a_loss_scale_is_no_fault(num_steps, initial_scale):
+    # Warnings are errors here: the search is how mixed precision begins.
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = make_data(num_steps * BATCH_SIZE)
+    optimizer = O.LossScaleOptimizer(O.Adam(0.01), initial_scale=initial_scale)
+    model = compiled(optimizer, **QUICK)
+    # So large that gradients times 2**15 are beyond the range of float16.
+    metalr = MetaLR(Controller(), safe_start=False)
+    history = _fit(model, metalr, (x * 30, y), epochs=20)
+    assert all_finite(model)
+    assert history["loss"][-1] < history["loss"][0]
+    assert not _has(metalr.trace, EVENT_ROLLBACK).any()
+
+
+# -- Runs that go wrong. ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_run_that_is_ruined_goes_back(name):
+    model = compiled(getattr(O, name)(1e9), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(Controller(), safe_start=False)
+    with pytest.warns(UserWarning, match="earlier weights") as caught:
+        _fit(model, metalr, epochs=8)
+    assert _count_warnings(caught) == 1
+    assert all_finite(model)
+    trace = metalr.trace
+    back = np.flatnonzero(_has(trace, EVENT_ROLLBACK))
+    assert len(back) > 0
+    rates = trace["learning_rate"]
+    for row in back[back + 1 < len(rates)]:
+        assert rates[row + 1] < rates[row]
+    assert rates[-1] < 1e9
+    assert_clean(model, optimizer, 1e9)
+
+
+def test_a_rollback_brings_the_weights_back():
+    data = make_data(NUM_STEPS * BATCH_SIZE)
+
+    class Ruin(keras.callbacks.Callback):
+        """Does what a far too high rate does, in the third epoch."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.set_weights(
+                    [
+                        w * 1e4 if w.ndim == 2 else w
+                        for w in self.model.get_weights()
+                    ]
+                )
+
+    losses = {}
+    for guard in (True, False):
+        model = compiled(O.SGD(0.05), normalize=False, **QUICK)
+        metalr = MetaLR(Controller(), safe_start=False, guard=guard)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(*data, epochs=4, callbacks=[metalr, Ruin()], **FIT)
+        losses[guard] = float(model.evaluate(*data, verbose=0))
+        back = _has(metalr.trace, EVENT_ROLLBACK)
+        assert back.any() == guard
+        assert _count_warnings(caught) == guard
+        if guard:
+            assert back[: 2 * NUM_STEPS].sum() == 0
+    assert losses[True] < 1.5 < losses[False]
+
+
+def test_without_guard_nothing_is_done():
+    data = _with_broken_batches(np.nan)
+    metalr = MetaLR(Controller(), safe_start=False, guard=False)
+    model = compiled(O.Adam(0.01), **QUICK)
+    optimizer = model.optimizer
+    history = _fit(model, metalr, data)
+    # As in plain Keras, and with no warning.
+    assert np.isnan(history["loss"]).all()
+    assert not all_finite(model)
+    assert not _has(metalr.trace, EVENT_ROLLBACK).any()
+    assert_clean(model, optimizer, 0.01)
+    plain = compiled(O.Adam(0.01), **QUICK)
+    plain.fit(*data, epochs=4, **FIT)
+    for ours, theirs in zip(
+        model.get_weights(), plain.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+
+
+def test_without_guard_a_rate_is_not_lowered():
+    metalr = MetaLR(Controller(), safe_start=False, guard=False)
+    model = compiled(O.SGD(1e9), **QUICK)
+    _fit(model, metalr)
+    np.testing.assert_array_equal(
+        metalr.trace["learning_rate"], np.float32(1e9)
+    )
+
+
+def test_the_limits_hold():
+    metalr = MetaLR(min_learning_rate=2e-3, max_learning_rate=3e-3)
+    _fit(compiled(O.Adam(1e9), **QUICK), metalr)
+    rates = metalr.trace["learning_rate"]
+    assert rates.min() >= np.float32(2e-3) * (1 - 1e-6)
+    assert rates.max() <= np.float32(3e-3) * (1 + 1e-6)

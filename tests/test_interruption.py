@@ -1,0 +1,229 @@
+"""However `fit` ends, the model is as it was compiled, and goes on working.
+
+The exception is held while that is checked, as every notebook and interactive
+session holds the last one: with it live the frames of the `fit` that it ended.
+"""
+
+import gc
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import Controller
+from keras_metalr import MetaLR
+from tests.fit_checks import BATCH_SIZE
+from tests.fit_checks import FIT
+from tests.fit_checks import QUICK
+from tests.fit_checks import all_finite
+from tests.fit_checks import assert_clean
+from tests.fit_checks import compiled
+from tests.fit_checks import largest_difference
+from tests.fit_checks import make_data
+from tests.fit_checks import moving_controller
+
+BACKEND = keras.backend.backend()
+RATE = 0.01
+
+
+class Stop(keras.callbacks.Callback):
+    """Raises in one hook, at its `call`-th call."""
+
+    def __init__(self, hook: str, error: type[BaseException], call: int = 1):
+        super().__init__()
+        self.calls_left = call
+        self.error = error
+        setattr(self, hook, self._raise)
+
+    def _raise(self, *args: Any, **kwargs: Any) -> None:
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            raise self.error("stop here")
+
+
+def _assert_usable(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, metalr: MetaLR
+) -> None:
+    """The model is clean, and does all that a model does."""
+    x, y = make_data()
+    assert_clean(model, optimizer, RATE)
+    assert all_finite(model)
+    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    before = model.get_weights()
+    history = model.fit(x, y, **FIT).history
+    assert set(history) == {"loss"}
+    assert largest_difference(before, model.get_weights()) > 0
+    again = model.fit(x, y, callbacks=[metalr], **FIT).history
+    assert set(again) == {"loss", "learning_rate", "grad_norm"}
+    np.testing.assert_array_equal(metalr.trace["step"], np.arange(1, 7))
+    assert metalr.trace["learning_rate"][0] == np.float32(RATE)
+    assert_clean(model, optimizer, RATE, train_function=model.train_function)
+
+
+HOOKS = [
+    pytest.param("on_train_begin", RuntimeError, False, id="train begin"),
+    pytest.param("on_train_begin", RuntimeError, True, id="train begin, first"),
+    pytest.param("on_epoch_begin", RuntimeError, False, id="epoch begin"),
+    pytest.param("on_train_batch_begin", RuntimeError, False, id="batch begin"),
+    pytest.param("on_train_batch_end", RuntimeError, False, id="batch end"),
+    pytest.param("on_train_batch_end", KeyboardInterrupt, True, id="Ctrl-C"),
+    pytest.param("on_test_batch_end", RuntimeError, False, id="validation"),
+    pytest.param("on_epoch_end", RuntimeError, False, id="epoch end"),
+    pytest.param("on_epoch_end", KeyboardInterrupt, True, id="Ctrl-C between"),
+    pytest.param("on_train_end", RuntimeError, True, id="train end"),
+]
+
+
+@pytest.mark.parametrize(("hook", "error", "first"), HOOKS)
+def test_an_exception_in_another_callback(hook, error, first):
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    stop = Stop(hook, error, call=3 if "batch" in hook else 1)
+    with pytest.raises(error, match="stop here") as held:
+        model.fit(
+            x,
+            y,
+            epochs=2,
+            validation_data=(x, y),
+            callbacks=[stop, metalr] if first else [metalr, stop],
+            **FIT,
+        )
+    _assert_usable(model, optimizer, metalr)
+    del held
+
+
+def test_an_exception_that_is_let_go():
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    stop = Stop("on_train_batch_end", KeyboardInterrupt, call=3)
+    try:
+        model.fit(x, y, callbacks=[metalr, stop], **FIT)
+    except KeyboardInterrupt:
+        pass
+    gc.collect()
+    _assert_usable(model, optimizer, metalr)
+
+
+def test_a_new_callback_after_an_exception():
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    controller = moving_controller()
+    callbacks = [
+        MetaLR(controller, safe_start=False),
+        Stop("on_train_batch_end", KeyboardInterrupt, call=3),
+    ]
+    with pytest.raises(KeyboardInterrupt) as held:
+        model.fit(x, y, callbacks=callbacks, **FIT)
+    # At once, with nothing in between that could clean up.
+    metalr = MetaLR(controller, safe_start=False)
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    assert metalr.trace["learning_rate"][0] == np.float32(RATE)
+    assert_clean(model, optimizer, RATE)
+    del held
+
+
+def test_the_weights_are_those_of_a_plain_fit_interrupted_there():
+    x, y = make_data()
+    models = []
+    for callbacks in ([], [MetaLR(Controller(), safe_start=False)]):
+        model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+        stop = Stop("on_train_batch_end", KeyboardInterrupt, call=3)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(x, y, callbacks=[*callbacks, stop], **FIT)
+        assert int(model.optimizer.iterations) == 3
+        models.append(model)
+    plain, stopped = (model.get_weights() for model in models)
+    assert largest_difference(plain, stopped) < 1e-6
+
+
+class BrokenData(keras.utils.PyDataset):
+    """Fails at its third batch."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple:
+        if index == 3:
+            raise RuntimeError("no batch 3")
+        x, y = make_data()
+        here = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
+        return x[here], y[here]
+
+
+def _broken_generator() -> Any:
+    data = BrokenData()
+    for index in range(6):
+        yield data[index]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(BrokenData, id="PyDataset"),
+        pytest.param(_broken_generator, id="generator"),
+    ],
+)
+def test_an_exception_in_the_data(make):
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    # TensorFlow wraps it in an exception of its own.
+    with pytest.raises(Exception, match="no batch 3") as held:
+        model.fit(
+            make(),
+            steps_per_epoch=6,
+            shuffle=False,
+            verbose=0,
+            callbacks=[metalr],
+        )
+    _assert_usable(model, optimizer, metalr)
+    del held
+
+
+class Brittle(keras.layers.Layer):
+    """Fails when it is called in training, while it has an `error`."""
+
+    error: type[BaseException] | None = None
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if self.error is not None and training:
+            raise self.error("cannot be called")
+        return x
+
+
+@pytest.mark.parametrize(
+    ("error", "epoch", "how"),
+    [
+        pytest.param(RuntimeError, 0, QUICK, id="in the trace"),
+        pytest.param(
+            KeyboardInterrupt, 1, {"run_eagerly": True}, id="Ctrl-C in a step"
+        ),
+    ],
+)
+def test_an_exception_in_the_models_call(error, epoch, how):
+    x, y = make_data()
+    brittle = Brittle()
+    body = compiled(normalize=False)
+    model = keras.Model(body.inputs, brittle(body.outputs[0]))
+    model.compile(keras.optimizers.Adam(RATE), loss=body.loss, **how)
+    optimizer, before = model.optimizer, model.get_weights()
+    metalr = MetaLR(moving_controller(), safe_start=False)
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, number, logs=None):
+            brittle.error = error if number == epoch else None
+
+    with pytest.raises(error, match="cannot be called") as held:
+        model.fit(x, y, epochs=2, callbacks=[metalr, Break()], **FIT)
+    brittle.error = None
+    assert_clean(model, optimizer, RATE)
+    moved = largest_difference(before, model.get_weights())
+    assert (moved > 0) == (epoch > 0)
+    _assert_usable(model, optimizer, metalr)
+    del held

@@ -1,0 +1,77 @@
+"""What README.md says, done: its code runs, its names and files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/design.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The prelude, which a page does not show, holds the data that its code uses.
+_CODE = re.compile(
+    r"^(?:<!-- prelude|```python)\n(?P<code>.*?)^(?:-->|```)$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def test_code_runs(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    blocks = list(_CODE.finditer(README))
+    assert len(blocks) >= 6
+    names = {"__name__": "readme"}
+    for block in blocks:
+        line = README.count("\n", 0, block.start()) + 1
+        # Blank lines, so that a traceback has the numbers of README's lines.
+        code = "\n" * line + block["code"]
+        exec(compile(code, "README.md", "exec"), names)
+    assert (tmp_path / "trace.csv").is_file()
+    assert "learning_rate" in (tmp_path / "log.csv").read_text()
+    history = names["history"].history
+    assert {"learning_rate", "grad_norm"} <= set(history)
+    # It went on where the first two epochs had ended.
+    assert names["metalr"].trace["step"][-1] == 32
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
+    folder = (ROOT / page).parent
+    missing = [path for path in targets if not (folder / path).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)(?=`|  )", text)) <= targets
+    for command in re.findall(r"python ((?:scripts|benchmarks)/[^`\n]+)", text):
+        script, *arguments = shlex.split(command)
+        source = (ROOT / script).read_text(encoding="utf-8")
+        for flag in arguments:
+            assert not flag.startswith("--") or f'"{flag}"' in source
+
+
+def test_limits_are_those_of_the_code():
+    from keras_metalr.signals import SAMPLE_SIZE
+    from keras_metalr.update_rule import MAX_INCREMENT
+    from keras_metalr.update_rule import NUM_DECISIONS
+    from keras_metalr.update_rule import START_RATIO
+    from keras_metalr.update_rule import TRUST_FLOOR
+    from keras_metalr.update_rule import decision_interval
+
+    assert f"{SAMPLE_SIZE:,} weights" in README
+    assert f"about {NUM_DECISIONS} decisions" in README
+    assert f"log rate += {MAX_INCREMENT:g} tanh(o)" in README
+    assert f"(trust - {TRUST_FLOOR:g})" in README
+    assert f"{START_RATIO:.0e}".replace("e-0", "e-") in README
+    assert decision_interval(299)[0] == 1 and decision_interval(300)[0] == 2
+    assert "fewer than 300 steps decide at every step" in README.replace(
+        "\n  ", " "
+    )

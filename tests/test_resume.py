@@ -1,0 +1,284 @@
+"""A run that was killed and started again is the run that was not.
+
+A child process is killed by SIGKILL in the middle of an epoch; this process
+goes on from each of the files it left.
+"""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import MetaLR
+from tests import resume_script
+from tests.fit_checks import all_finite
+from tests.fit_checks import assert_clean
+from tests.fit_checks import largest_difference
+from tests.fit_checks import make_data
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _run_script(name: str, folder: pathlib.Path) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / name), str(folder)],
+        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+@dataclass
+class Ended:
+    """A run that has come to its end."""
+
+    weights: list[np.ndarray]
+    state: dict[str, np.ndarray]
+    slots: list[np.ndarray]
+    trace: np.ndarray
+    history: dict
+
+
+class _KeepState(keras.callbacks.Callback):
+    """What MetaLR remembers at the end of the last epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        optimizer = self.model.optimizer
+        to_numpy = keras.ops.convert_to_numpy
+        self.state = {
+            v.name: np.array(to_numpy(v))
+            for v in optimizer.metalr_state.variables
+        }
+        self.slots = [np.array(to_numpy(v)) for v in optimizer.inner.variables]
+        self.rate = float(to_numpy(optimizer.learning_rate))
+
+
+def _train(
+    model: keras.Model, metalr: MetaLR, *others: Any, **kwargs: Any
+) -> Ended:
+    keep = _KeepState()
+    optimizer = model.optimizer
+    callbacks = [*others[:1], metalr, *others[1:], keep]
+    history = resume_script.fit(model, *callbacks, **kwargs)
+    assert_clean(model, optimizer, 0.01, model.train_function)
+    return Ended(
+        model.get_weights(),
+        keep.state,
+        keep.slots,
+        metalr.trace.rows,
+        history.history,
+    )
+
+
+def _assert_same(whole: Ended, resumed: Ended) -> None:
+    assert largest_difference(whole.weights, resumed.weights) < 1e-6
+    assert largest_difference(whole.slots, resumed.slots) < 1e-6
+    assert set(whole.state) == set(resumed.state)
+    for name, value in whole.state.items():
+        np.testing.assert_allclose(
+            resumed.state[name], value, rtol=2e-6, atol=1e-6, err_msg=name
+        )
+    np.testing.assert_allclose(
+        resumed.trace, whole.trace, rtol=2e-6, atol=1e-6, equal_nan=True
+    )
+    rates = whole.history["learning_rate"]
+    assert resumed.history["learning_rate"] == pytest.approx(
+        rates[-len(resumed.history["learning_rate"]) :], rel=1e-6
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Ended:
+    """The run that nothing interrupted."""
+    run = _train(resume_script.run_model(), resume_script.make_metalr())
+    # What is compared must move: before the crash, and after it.
+    for rates in np.split(run.trace[:, 2], 2):
+        assert np.log(rates.max() / rates.min()) > 1.0
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder that the killed process left."""
+    folder = tmp_path_factory.mktemp("killed")
+    result = _run_script("resume_script.py", folder)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    return folder
+
+
+@pytest.fixture
+def left(killed: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of that folder: `BackupAndRestore` deletes its own at the end."""
+    return pathlib.Path(shutil.copytree(killed, tmp_path / "left"))
+
+
+# The callback that resumes is given another controller: that of the run comes
+# from the file, so that a preset may change without changing a run.
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_backup_and_restore(order, left, whole):
+    saver = resume_script.savers(left)[order]
+    metalr = resume_script.make_metalr(seed=10)
+    others = [saver] if order == "before" else [_Nothing(), saver]
+    resumed = _train(resume_script.run_model(), metalr, *others)
+    assert len(resumed.history["loss"]) == 2
+    _assert_same(whole, resumed)
+
+
+class _Nothing(keras.callbacks.Callback):
+    """Takes the place before MetaLR."""
+
+
+@pytest.mark.parametrize("file", ["run.keras", "run.weights.h5"])
+def test_a_loaded_model_and_restore(file, left, whole):
+    path = str(left / file)
+    if file.endswith(".keras"):
+        model = keras.models.load_model(path)
+    else:
+        model = resume_script.run_model()
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(path)
+    metalr = resume_script.make_metalr(seed=10)
+    assert metalr.restore(path) is metalr
+    resumed = _train(model, metalr, initial_epoch=2)
+    _assert_same(whole, resumed)
+    # It holds for that one `fit`: the next is a run of its own.
+    resume_script.fit(model, metalr, epochs=1)
+    np.testing.assert_array_equal(metalr.trace["step"], np.arange(1, 7))
+
+
+def test_without_restore_a_loaded_model_starts_a_run_of_its_own(left):
+    model = keras.models.load_model(left / "run.keras")
+    metalr = resume_script.make_metalr()
+    resumed = _train(model, metalr, initial_epoch=2)
+    np.testing.assert_array_equal(resumed.trace[:, 0], np.arange(1, 13))
+
+
+def test_a_backup_within_an_epoch(tmp_path):
+    # Keras runs the whole epoch again; the run of MetaLR is that much longer.
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                raise KeyboardInterrupt
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(str(tmp_path), save_freq=2)
+
+    model = resume_script.run_model()
+    with pytest.raises(KeyboardInterrupt):
+        resume_script.fit(model, backup(), resume_script.make_metalr(), Stop())
+    model, metalr = resume_script.run_model(), resume_script.make_metalr()
+    resumed = _train(model, metalr, backup())
+    assert all_finite(model)
+    assert resumed.trace[-1, 0] == resumed.state["counters"][0]
+    assert resumed.state["counters"][0] == resumed.state["counters"][1]
+
+
+# -- Between MetaLR and plain Keras. ----------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(killed: pathlib.Path) -> dict:
+    """What plain Keras made of the files."""
+    result = _run_script("plain_script.py", killed)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("file", ["keras", "weights"])
+def test_plain_keras_loads_the_files(file, plain, killed):
+    assert plain["modules"] == []
+    found = plain[file]
+    assert found["optimizer"] == "Adam"
+    assert found["trains_on"]
+    assert np.isfinite(found["loss"])
+    # The slots are those of the run, not those of a new optimizer.
+    iterations = found["slots"][0]
+    assert iterations == 12
+    assert max(np.abs(slot).max() for slot in found["slots"][2:]) > 0
+    model = keras.models.load_model(killed / "run.keras")
+    slots = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+    assert largest_difference(slots, found["slots"]) < 1e-7
+    assert (
+        largest_difference(
+            [keras.ops.convert_to_numpy(v) for v in model.variables],
+            found["weights"],
+        )
+        < 1e-7
+    )
+
+
+def test_metalr_goes_on_from_a_plain_checkpoint(tmp_path):
+    path = tmp_path / "plain.weights.h5"
+    plain = resume_script.run_model()
+    resume_script.fit(plain, epochs=2)
+    plain.save_weights(path)
+    model = resume_script.run_model()
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(path)
+    assert largest_difference(plain.get_weights(), model.get_weights()) == 0.0
+    metalr = resume_script.make_metalr()
+    run = _train(model, metalr, initial_epoch=2)
+    assert int(model.optimizer.iterations) == 24
+    np.testing.assert_array_equal(run.trace[:, 0], np.arange(1, 13))
+
+
+def test_metalr_goes_on_from_a_plain_backup(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(str(tmp_path))
+
+    with pytest.raises(KeyboardInterrupt):
+        resume_script.fit(resume_script.run_model(), backup(), Stop())
+    model = resume_script.run_model()
+    run = _train(model, resume_script.make_metalr(), backup())
+    # Two epochs were left, or three where the last had not been saved yet.
+    assert int(model.optimizer.iterations) == 24
+    assert run.trace[-1, 0] == len(run.history["loss"]) * 6
+
+
+def test_a_model_saved_after_the_run_knows_nothing_of_it(tmp_path):
+    model = resume_script.run_model()
+    fresh = resume_script.run_model()
+    resume_script.fit(fresh)
+    resume_script.fit(model, resume_script.make_metalr())
+    names = {}
+    for name, saved in (("plain", fresh), ("metalr", model)):
+        path = tmp_path / f"{name}.keras"
+        saved.save(path)
+        with zipfile.ZipFile(path) as archive:
+            assert b"metalr" not in archive.read("config.json").lower()
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights) as file:
+            found: list[str] = []
+            file.visit(found.append)
+            attributes = str([dict(file[key].attrs) for key in found])
+            assert "metalr" not in attributes.lower()
+        names[name] = found
+    assert names["metalr"] == names["plain"]
+    x, y = make_data()
+    loaded = keras.models.load_model(tmp_path / "metalr.keras")
+    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(
+        model.evaluate(x, y, verbose=0)
+    )
