@@ -57,8 +57,9 @@ class MetaLR(keras.callbacks.Callback):
             begins with that rate. Defaults to `True`.
         guard: Boolean. Whether to skip steps whose loss or gradient is not
             finite, and to go back to the last good weights, with a smaller
-            rate, when the run breaks or is being ruined. It keeps one copy of
-            the weights and of the optimizer's slots. Defaults to `True`.
+            rate, when the run breaks or is being ruined. It keeps a copy of
+            the weights and of the optimizer's slots, at times two of them.
+            Defaults to `True`.
         verbose: Integer, 0 (silent) or 1 (a line at the end of training).
             Defaults to `0`.
 
@@ -301,7 +302,7 @@ class MetaLR(keras.callbacks.Callback):
         self.trace = Trace(session.trace_rows())
         skipped = session.count("skipped_steps")
         rollbacks = session.count("rollbacks")
-        if (skipped or rollbacks) and not self._warned:
+        if self.guard and (skipped or rollbacks) and not self._warned:
             self._warned = True
             warn_once(
                 f"MetaLR skipped {skipped} step(s) whose loss or gradient was "

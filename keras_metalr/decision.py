@@ -216,8 +216,9 @@ def decide(
         ),
     )
     new["output"] = output
+    skipped = scalars["interval_skipped"] > 0.5
     event = (
-        EVENT_SKIPPED * ops.cast(scalars["interval_skipped"] > 0.5, "float32")
+        EVENT_SKIPPED * settings.guard * ops.cast(skipped, "float32")
         + EVENT_ROLLBACK * rollback
         + EVENT_SAFE_START * scalars["ramping"]
     )

@@ -22,8 +22,10 @@ from keras_metalr.update_rule import START_STEPS
 
 # Steps without a finite loss, from the very first on, that call for an error.
 HOPELESS_STEPS = 10
-# Decisions from one snapshot of the weights to the next.
+# Decisions from one snapshot of the weights to the next, and from a snapshot to
+# when it is known to be of a healthy run.
 SNAPSHOT_DECISIONS = 20
+CONFIRM_DECISIONS = 10
 # At most once in so many steps does the host look at what the device decided.
 MIN_WATCH_STEPS = 8
 
@@ -56,7 +58,7 @@ class Session:
         self._host_step: int | None = None
         self._watched: Any = None
         self._snapshot = Snapshot(model) if settings.guard else None
-        self._snapshot_at = -SNAPSHOT_DECISIONS
+        self._snapshot_at = 0
         self._fit_frame: int | None = None
 
     # -- On and off. --------------------------------------------------------
@@ -212,22 +214,25 @@ class Session:
         self._watched = fresh
         if seen is None:
             # Also after a resume, when the counters have come from a file.
-            seen = fresh
             self._rollbacks_seen = _scalar(fresh, "rollbacks")
+            snapshot.take(state)
+            snapshot.confirm()
+            self._snapshot_at = decision
+            return state
         vector = _to_host(seen)
         if _scalar(vector, "rollbacks") > self._rollbacks_seen:
             self._rollbacks_seen = _scalar(vector, "rollbacks")
+            self._snapshot_at = decision
             return snapshot.restore(state)
         self.check_hopeful(vector)
-        healthy = (
-            _scalar(vector, "high_decisions") == 0.0
-            and _scalar(vector, "cooldown") == 0.0
-            and _scalar(vector, "consecutive_bad") == 0.0
-        )
-        due = decision - self._snapshot_at >= SNAPSHOT_DECISIONS
-        if healthy and due:
-            self._snapshot_at = decision
+        age = decision - self._snapshot_at
+        if not _is_healthy(vector):
+            return state
+        if snapshot.has_candidate and age >= CONFIRM_DECISIONS:
+            snapshot.confirm()
+        elif not snapshot.has_candidate and age >= SNAPSHOT_DECISIONS:
             snapshot.take(state)
+            self._snapshot_at = decision
         return state
 
     def check_hopeful(
@@ -341,6 +346,11 @@ def _to_host(value: Any) -> np.ndarray:
 
 def _scalar(vector: Any, name: str) -> float:
     return float(RunState.get(_to_host(vector), name))
+
+
+def _is_healthy(vector: Any) -> bool:
+    names = ("high_decisions", "cooldown", "consecutive_bad")
+    return all(_scalar(vector, name) == 0.0 for name in names)
 
 
 def _is_built(model: keras.Model) -> bool:

@@ -18,8 +18,11 @@ Tensor = Any
 class Snapshot:
     """Copies of a model's weights, statistics and optimizer slots.
 
-    It costs the memory of the trainable weights and the optimizer's slots once
-    more, and the time to copy them at each `take`.
+    Ruin shows only some decisions after it was done, so what is copied is a
+    candidate at first, and becomes what `restore` goes back to by `confirm`.
+    That costs the memory of the trainable weights and the optimizer's slots
+    once more (twice, while there is a candidate), and the time of a copy at
+    each `take`.
 
     Args:
         model: The compiled `keras.Model`, its optimizer being
@@ -28,17 +31,27 @@ class Snapshot:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._values: list[list[Tensor | None]] | None = None
+        self._good: list[list[Tensor | None]] | None = None
+        self._candidate: list[list[Tensor | None]] | None = None
+
+    @property
+    def has_candidate(self) -> bool:
+        """Whether there is a copy that waits to be confirmed."""
+        return self._candidate is not None
+
+    def confirm(self) -> None:
+        """From now on, go back to what was taken last."""
+        self._good, self._candidate = self._candidate, None
 
     def take(self, state: tuple | None) -> None:
-        """Copy the present values.
+        """Copy the present values, as a candidate.
 
         Args:
             state: On JAX the state that goes into the train step; else `None`.
         """
         groups = self._groups()
         current = self._current(groups, state)
-        self._values = [
+        self._candidate = [
             [
                 backend.copy_value(value) if kept else None
                 for value, (_, kept) in zip(values, group, strict=True)
@@ -47,7 +60,7 @@ class Snapshot:
         ]
 
     def restore(self, state: tuple | None) -> tuple | None:
-        """Put the copied values back, into the variables or the JAX state.
+        """Put the confirmed values back, into the variables or the JAX state.
 
         Args:
             state: On JAX the state that goes into the train step; else `None`.
@@ -55,11 +68,12 @@ class Snapshot:
         Returns:
             The new state on JAX; else `None`.
         """
-        if self._values is None:
+        self._candidate = None
+        if self._good is None:
             return state
         groups = self._groups()
         if state is None:
-            for group, values in zip(groups, self._values, strict=True):
+            for group, values in zip(groups, self._good, strict=True):
                 for (variable, _), value in zip(group, values, strict=True):
                     if value is not None:
                         variable.assign(value)
@@ -70,7 +84,7 @@ class Snapshot:
                 old if value is None else backend.copy_value(value)
                 for old, value in zip(group, values, strict=True)
             ]
-            for group, values in zip(current, self._values, strict=True)
+            for group, values in zip(current, self._good, strict=True)
         ]
         return (*merged, *state[3:])
 

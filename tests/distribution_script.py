@@ -1,0 +1,97 @@
+"""MetaLR on two virtual CPU devices. Run by test_distribution.py.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 \\
+        python tests/distribution_script.py
+
+Trains the same model on one device and on two, with and without MetaLR, and
+prints the weights and what was measured as JSON.
+"""
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Callable
+from typing import Any
+
+# PyTorch goes first: imported after TensorFlow it can crash the process.
+if importlib.util.find_spec("torch") is not None:
+    import torch  # noqa: F401
+
+import keras
+
+from tests.fit_checks import FIT
+from tests.fit_checks import HOOKS
+from tests.fit_checks import compiled
+from tests.fit_checks import make_data
+from tests.fit_checks import moving_controller
+
+BACKEND = keras.backend.backend()
+
+
+def _two_devices() -> Callable[[], Any]:
+    """Makes contexts in which a model is spread over two devices."""
+    if BACKEND == "jax":
+        devices = keras.distribution.list_devices("cpu")
+        assert len(devices) == 2
+        distribution = keras.distribution.DataParallel(devices=devices)
+        return distribution.scope
+    import tensorflow as tf
+
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert len(devices) == 2
+    return tf.distribute.MirroredStrategy(devices).scope
+
+
+def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
+    from keras_metalr import MetaLR
+
+    x, y = make_data()
+    with scope():
+        # Running statistics and dropout masks are each replica's own.
+        optimizer = keras.optimizers.Adam(0.01)
+        model = compiled(optimizer, normalize=False, drop=False)
+    callbacks = []
+    if metalr:
+        controller = moving_controller(output)
+        callbacks = [MetaLR(controller, safe_start=output != 0.0)]
+    # JAX reads the distribution in `fit` too.
+    with scope() if BACKEND == "jax" else contextlib.nullcontext():
+        history = model.fit(x, y, epochs=2, callbacks=callbacks, **FIT).history
+    result = {
+        "weights": [w.tolist() for w in model.get_weights()],
+        "loss": history["loss"],
+        "clean": model.optimizer is optimizer
+        and not [name for name in HOOKS if name in vars(model)],
+    }
+    if metalr:
+        trace = callbacks[0].trace
+        result["trace"] = {name: trace[name].tolist() for name in trace.columns}
+        result["grad_norm"] = history["grad_norm"]
+    return result
+
+
+def main() -> None:
+    """Run everything and print it."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        halves = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, halves)
+    one, two = contextlib.nullcontext, _two_devices()
+    print(
+        json.dumps(
+            {
+                "plain on one": _train(one, metalr=False),
+                "plain on two": _train(two, metalr=False),
+                "metalr on one": _train(one, metalr=True),
+                "metalr on two": _train(two, metalr=True),
+                "moving on one": _train(one, metalr=True, output=-0.5),
+                "moving on two": _train(two, metalr=True, output=-0.5),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
