@@ -280,7 +280,8 @@ class RunControl:
 
         Args:
             loss_after: Callable without arguments that runs the batch again
-                and returns its loss, not a number where that cannot be done.
+                and returns its loss, not a number where that cannot be done; on
+                a replica, its share of the loss.
             resolution: Float, see `signals.trust_ratio`.
         """
         with backend.measuring():
@@ -288,6 +289,14 @@ class RunControl:
             step, total, interval = (counters[i] for i in range(3))
             vector = ops.convert_to_tensor(state.scalars)
             rows = ops.convert_to_tensor(state.trace)
+            due = self._due()
+            loss = backend.cond(
+                due,
+                loss_after,
+                lambda: ops.full((), float("nan"), dtype="float32"),
+            )
+            # Not within the branch: replicas cannot meet in there.
+            loss = backend.across_replicas([loss])[0]
 
             def decided() -> tuple[Tensor, Tensor]:
                 clock = Clock(
@@ -297,7 +306,7 @@ class RunControl:
                 )
                 scalars, row = decide(
                     state.unpack(vector),
-                    loss_after(),
+                    loss,
                     clock,
                     self._control,
                     self._settings,
@@ -309,7 +318,7 @@ class RunControl:
                 return state.pack(scalars), written
 
             new, rows = backend.cond(
-                self._due(), decided, lambda: (vector + 0.0, rows + 0.0)
+                due, decided, lambda: (vector + 0.0, rows + 0.0)
             )
             state.scalars.assign(new)
             state.trace.assign(rows)

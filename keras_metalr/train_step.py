@@ -93,7 +93,7 @@ def measured_train_step(
                     ],
                 )
                 backend.set_random_state(after)
-                return backend.across_replicas([loss])[0]
+                return loss
 
         if optimizer.settings.guard:
             _keep_statistics(optimizer, statistics, old_statistics)
