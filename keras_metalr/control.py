@@ -108,6 +108,10 @@ class RunControl:
             scalars = self.state.read()
             if self._starting():
                 scalars = self._begin(scalars, first, weights, gradient_norm)
+            # A schedule may have risen since the last decision, and the user's
+            # own rate may lie beyond the limits.
+            multiplier = self._bounded(scalars["log_multiplier"])
+            scalars = {**scalars, "log_multiplier": multiplier}
             rate = self._assign_rates(scalars)
             due = self._due()
             measured = {

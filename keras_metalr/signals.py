@@ -59,7 +59,8 @@ class CoordinateSample:
         self.num_coordinates = sum(counts)
         generator = np.random.default_rng(seed)
         self.indices: list[np.ndarray | None] = []
-        self._stands_for: list[float] = []
+        # How many coordinates each one stands for: the size of its block.
+        self._stands_for: list[np.ndarray] = []
         self._counts: list[int] = []
         for count in counts:
             share = round(size * count / max(self.num_coordinates, 1))
@@ -67,13 +68,14 @@ class CoordinateSample:
             if self.num_coordinates <= size or drawn == count:
                 drawn = count
                 self.indices.append(None)
+                self._stands_for.append(np.ones(count))
             else:
                 edges = np.linspace(0, count, drawn + 1).astype("int64")
                 self.indices.append(
                     generator.integers(edges[:-1], edges[1:]).astype("int32")
                 )
+                self._stands_for.append(np.diff(edges).astype("float64"))
             self._counts.append(drawn)
-            self._stands_for.append(count / max(drawn, 1))
         self.size = sum(self._counts)
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
@@ -92,7 +94,10 @@ class CoordinateSample:
             if index is not None:
                 flat = ops.take(flat, index, axis=0)
             flat = ops.cast(flat, "float32")
-            parts.append(flat if index is None else flat * stands_for**0.5)
+            if index is not None:
+                scale = np.sqrt(stands_for).astype("float32")
+                flat = flat * ops.convert_to_tensor(scale)
+            parts.append(flat)
         return parts[0] if len(parts) == 1 else ops.concatenate(parts)
 
     def relative_error(self, values: np.ndarray) -> float:
@@ -111,9 +116,11 @@ class CoordinateSample:
             self._counts, self._stands_for, strict=True
         ):
             part = squares[start : start + count]
-            if count > 1 and stands_for > 1.0:
-                spread = part.var(ddof=1) * count
-                variance += spread * (1.0 - 1.0 / stands_for)
+            if count > 1:
+                # The variance of one draw from each block of so many.
+                spread = (part / stands_for).var(ddof=1)
+                pairs = float(np.sum(stands_for * (stands_for - 1.0)))
+                variance += spread * pairs
             start += count
         total = float(np.sum(squares))
         return float(np.sqrt(variance) / (2.0 * total)) if total else 0.0

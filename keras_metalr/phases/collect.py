@@ -15,7 +15,7 @@ from keras_metalr.callback import MetaLR
 from keras_metalr.controller import Controller
 from keras_metalr.trace import Trace
 
-# A third of a decade apart, over all that any optimizer in Keras needs.
+# Half a decade apart, over all that any optimizer in Keras needs.
 LADDER = tuple(10.0 ** (exponent / 2.0) for exponent in range(-12, 3))
 
 
@@ -174,7 +174,7 @@ def collect(
 def _stem(
     folder: str | os.PathLike[str], workload: str, rate: float, seed: int
 ) -> pathlib.Path:
-    return pathlib.Path(folder) / f"{workload}-seed{seed}-rate{rate:.3e}"
+    return pathlib.Path(folder) / f"{workload}-seed{seed}-rate{rate!r}"
 
 
 def _train(
