@@ -5,6 +5,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -102,7 +103,11 @@ class Session:
         the list of callbacks are watched for one; and where it comes from
         elsewhere, the list dies with the call of `fit` that made it.
         """
-        owner, self._fit_frame = _callback_list(), _fit_frame()
+        frame = _fit_frame()
+        self._fit_frame = None if frame is None else id(frame)
+        if frame is not None and backend.name() == "torch":
+            self._watch_data(frame.f_locals.get("epoch_iterator"))
+        owner = _callback_list()
         if owner is None:
             return
         # Not as the interpreter exits, when variables are gone already.
@@ -110,6 +115,23 @@ class Session:
         for name in dir(owner):
             if name.startswith("on_"):
                 setattr(owner, name, self._watched_hook(owner, name))
+
+    def _watch_data(self, epoch_iterator: Any) -> None:
+        """On torch an exception in the data passes through nothing of ours."""
+        batches = getattr(epoch_iterator, "_get_iterator", None)
+        if batches is None:
+            return
+
+        def watched() -> Iterator[Any]:
+            try:
+                yield from batches()
+            except GeneratorExit:
+                raise
+            except BaseException:
+                self.remove()
+                raise
+
+        epoch_iterator._get_iterator = watched
 
     def _watched_hook(self, owner: Any, name: str) -> Callable[..., Any]:
         # No reference to the list itself, which must be free to die.
@@ -129,11 +151,16 @@ class Session:
 
     def _hooked_make_train_function(self, force: bool = False) -> Any:
         """Keras asks for the train function: watch what it makes."""
-        if _fit_frame() != self._fit_frame:
+        frame = _fit_frame()
+        if (None if frame is None else id(frame)) != self._fit_frame:
             # Another `fit`: an exception ended ours, and is still being held.
             self.remove()
             return self.model.make_train_function(force=force)
-        result = self._make_train_function(force=force)
+        try:
+            result = self._make_train_function(force=force)
+        except BaseException:
+            self.remove()
+            raise
         function = self.model.train_function
         if not getattr(function, "metalr", False):
             self.model.train_function = self._watching(function)
@@ -328,14 +355,14 @@ def _callback_list() -> keras.callbacks.CallbackList | None:
     return None
 
 
-def _fit_frame() -> int | None:
-    """Identity of the innermost call of a model's `fit`."""
+def _fit_frame() -> types.FrameType | None:
+    """The innermost call of a model's `fit`."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and isinstance(
             frame.f_locals.get("self"), keras.Model
         ):
-            return id(frame)
+            return frame
         frame = frame.f_back
     return None
 

@@ -69,9 +69,15 @@ def measured_train_step(
             random_state = backend.random_state() if context.host_due else None
             old_statistics = [ops.copy(v) for v in statistics]
             old_seeds = [ops.copy(v) for v in seeds]
-        with context.step():
-            logs = original(data)
-        _check_applied(model, context.applied)
+        try:
+            with context.step():
+                logs = original(data)
+            _check_applied(model, context.applied)
+        except BaseException:
+            # A step that is refused must not have moved anything.
+            for variable, value in zip(statistics, old_statistics, strict=True):
+                variable.assign(value)
+            raise
 
         def loss_after() -> Tensor:
             with backend.measuring():

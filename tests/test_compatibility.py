@@ -4,6 +4,7 @@ One table: whatever Keras can compile. A new `Controller` has a last layer of
 zeros, so that a run with it must end with the weights of a run without it.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
@@ -370,6 +371,12 @@ LARGE = {
 }
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    # There torch.compile takes a minute.
+    slow = name == "jit_compile" and BACKEND == "torch"
+    return [pytest.mark.large] if slow else []
+
+
 @dataclass
 class Run:
     """A `fit` that has ended."""
@@ -409,7 +416,10 @@ def _run(case: Case, callbacks: list) -> Run:
 @pytest.mark.parametrize(
     "case",
     [
-        *(pytest.param(case, id=name) for name, case in DEFAULT.items()),
+        *(
+            pytest.param(case, id=name, marks=_marks(name))
+            for name, case in DEFAULT.items()
+        ),
         *(
             pytest.param(case, id=name, marks=pytest.mark.large)
             for name, case in LARGE.items()
@@ -641,9 +651,13 @@ def _count_host_reads(monkeypatch) -> list[int]:
 
         tensor_class = type(tf.constant(0.0))
 
+    # Keras itself turns the logs of a batch into numbers, in a thread of its
+    # own, where they hold nothing up.
+    thread = threading.get_ident()
+
     def counted(function):
         def read(*args, **kwargs):
-            count[0] += 1
+            count[0] += threading.get_ident() == thread
             return function(*args, **kwargs)
 
         return read
@@ -653,6 +667,11 @@ def _count_host_reads(monkeypatch) -> list[int]:
         if hasattr(tensor_class, name):
             function = counted(getattr(tensor_class, name))
             monkeypatch.setattr(tensor_class, name, function)
+    tensor = keras.ops.ones(())
+    for read in (float, bool, np.asarray, keras.ops.convert_to_numpy):
+        before = count[0]
+        read(tensor)
+        assert count[0] > before, f"{read.__name__} is not counted"
     return count
 
 
