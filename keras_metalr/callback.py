@@ -49,9 +49,9 @@ class MetaLR(keras.callbacks.Callback):
             takes it from `fit`: epochs times steps per epoch. Needed where the
             data have no length. Defaults to `None`.
         min_learning_rate: Float (> 0) or `None`, lower limit of the rate.
-            Defaults to `None` (1e-12).
+            Defaults to `None` (1e-15).
         max_learning_rate: Float (> 0) or `None`, upper limit of the rate.
-            Defaults to `None` (1e6).
+            Defaults to `None` (1e12).
         safe_start: Boolean. Whether to begin with updates of 1e-4 of the
             weights' length, whatever rate the optimizer was made with. `False`
             begins with that rate. Defaults to `True`.

@@ -46,6 +46,7 @@ CONTROL_INITIAL: dict[str, float] = {
     "ramping": 1.0,
     "ramp_steps": 0.0,
     "finite": 1.0,
+    "bad": 0.0,
     "step_loss": 0.0,
     "gradient_norm": 0.0,
     "learning_rate": 0.0,
@@ -148,7 +149,7 @@ def count_step(
     values = ops.where(known, values, ops.stack([scalars[key] for key in last]))
     new.update({key: values[i] for i, key in enumerate(last)})
     new["max_distance"] = ops.maximum(scalars["max_distance"], new["distance"])
-    new["finite"] = finite
+    new["finite"], new["bad"] = finite, bad
     new["step_loss"] = measured["loss"]
     for key in ("gradient_norm", "learning_rate", "promised_drop"):
         new[key] = measured[key]

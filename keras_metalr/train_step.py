@@ -111,13 +111,13 @@ def measured_train_step(
         _check_applied(model, context.applied)
         others = list(others)
         seeds = {id(v) for v in _small_state(model)[1]}
-        finite = _finite(optimizer, slots)
+        kept = _not_bad(optimizer, slots)
         replayed = []
         for i, variable in enumerate(model.non_trainable_variables):
             if id(variable) in seeds:
                 replayed.append(state[1][i])
             elif optimizer.settings.guard and _is_statistic(variable):
-                others[i] = ops.where(finite, others[i], state[1][i])
+                others[i] = ops.where(kept, others[i], state[1][i])
                 replayed.append(others[i])
             else:
                 replayed.append(others[i])
@@ -190,15 +190,15 @@ def _keep_statistics(
 ) -> None:
     """Running statistics do not learn from a batch that is not finite."""
     with backend.measuring():
-        finite = optimizer.control.state.read()["finite"] > 0.5
+        kept = optimizer.control.state.read()["bad"] < 0.5
         for variable, value in zip(statistics, old, strict=True):
-            variable.assign(ops.where(finite, variable, value))
+            variable.assign(ops.where(kept, variable, value))
 
 
-def _finite(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:
+def _not_bad(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:
     mapping = list(zip(optimizer.variables, slots, strict=True))
     with keras.StatelessScope(state_mapping=mapping):
-        return optimizer.control.state.read()["finite"] > 0.5
+        return optimizer.control.state.read()["bad"] < 0.5
 
 
 def _replay(

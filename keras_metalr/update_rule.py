@@ -28,8 +28,8 @@ TRUST_FLOOR = 0.85
 TRUST_FREE = 1.0
 
 # Absolute limits of the rate, where the user sets none.
-MIN_RATE = 1e-12
-MAX_RATE = 1e6
+MIN_RATE = 1e-15
+MAX_RATE = 1e12
 
 
 def decision_interval(

@@ -443,7 +443,11 @@ def test_an_output_of_zero_is_plain_training(case):
     assert run.history["learning_rate"] == pytest.approx(case.rates, rel=1e-5)
     assert all(norm > 0 for norm in run.history["grad_norm"])
     assert len(metalr.trace) > 0
-    assert np.isfinite(metalr.trace["grad_norm"]).all()
+    norms = metalr.trace["grad_norm"]
+    if case.policy == "mixed_float16":
+        # The first gradient overflows: that is how the loss scale is found.
+        norms = norms[1:]
+    assert np.isfinite(norms).all()
 
 
 def test_torch_refuses_several_steps_per_execution():
@@ -642,32 +646,28 @@ def test_no_step_is_traced_twice(kind, guard):
 def _count_host_reads(monkeypatch) -> list[int]:
     """Count the tensors that come to the host, from here on."""
     count = [0]
-    if BACKEND == "torch":
-        import torch
-
-        tensor_class: type = torch.Tensor
-    else:
-        import tensorflow as tf
-
-        tensor_class = type(tf.constant(0.0))
-
-    # Keras itself turns the logs of a batch into numbers, in a thread of its
-    # own, where they hold nothing up.
+    tensor = keras.ops.ones(())
+    tensor_class = type(tensor)
+    # Keras itself turns the logs of a batch into numbers, on some backends in
+    # a thread of its own, where they hold nothing up.
     thread = threading.get_ident()
 
     def counted(function):
         def read(*args, **kwargs):
-            count[0] += threading.get_ident() == thread
+            mine = threading.get_ident() == thread
+            count[0] += mine and isinstance(args[0], tensor_class)
             return function(*args, **kwargs)
 
         return read
 
-    names = ["numpy", "item", "tolist", "cpu", "__array__"]
+    names = ["numpy", "item", "tolist", "cpu"]
     for name in (*names, "__bool__", "__int__", "__float__", "__index__"):
         if hasattr(tensor_class, name):
             function = counted(getattr(tensor_class, name))
             monkeypatch.setattr(tensor_class, name, function)
-    tensor = keras.ops.ones(())
+    # NumPy takes a tensor of a CPU by its address, and calls none of those.
+    for name in ("array", "asarray"):
+        monkeypatch.setattr(np, name, counted(getattr(np, name)))
     for read in (float, bool, np.asarray, keras.ops.convert_to_numpy):
         before = count[0]
         read(tensor)
@@ -677,11 +677,6 @@ def _count_host_reads(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("guard", [False, True])
 def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
-    if BACKEND == "jax":
-        pytest.skip(
-            "jax: NumPy reads arrays of a CPU where they lie, unseen; a GPU's "
-            "are guarded in the next test"
-        )
     count = _count_host_reads(monkeypatch)
 
     def reads(num_steps: int, callbacks: list) -> int:
@@ -700,31 +695,3 @@ def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
 
     # The guard looks at the run once in 8 steps, at what has long been there.
     assert reads_of_48_steps() <= (48 / 8 if guard else 0)
-
-
-def test_nothing_leaves_a_gpu_for_a_batch():
-    if BACKEND != "jax":
-        pytest.skip("counted in the test before")
-    import jax
-
-    if jax.default_backend() == "cpu":
-        pytest.skip("jax: transfers from a CPU to itself are not guarded")
-
-    class Guard(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch:
-                jax.config.update(
-                    "jax_transfer_guard_device_to_host", "disallow"
-                )
-
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 63:
-                jax.config.update("jax_transfer_guard_device_to_host", "allow")
-
-    x, y = make_data(64 * BATCH_SIZE)
-    model = compiled(O.Adam(RATE))
-    callbacks = [MetaLR(Controller(), guard=False), Guard()]
-    try:
-        model.fit(x, y, epochs=3, callbacks=callbacks, **FIT)
-    finally:
-        jax.config.update("jax_transfer_guard_device_to_host", "allow")
