@@ -143,7 +143,8 @@ class Session:
             except BaseException:
                 # Inside the loop on JAX, `fit` has yet to put the state back;
                 # see `MeasuredOptimizer.finalize_variable_values`.
-                if backend.name() != "jax" or name == "on_train_begin":
+                outside = name in ("on_train_begin", "on_train_end")
+                if backend.name() != "jax" or outside:
                     self.remove()
                 raise
 

@@ -131,6 +131,7 @@ def measured_train_step(
                     context.arguments,
                     weights,
                     replayed,
+                    metrics,
                 ),
                 resolution,
             )
@@ -208,6 +209,7 @@ def _replay(
     arguments: dict[str, Any],
     weights: Sequence[Tensor],
     others: Sequence[Tensor],
+    metrics: Sequence[Tensor] = (),
 ) -> Tensor:
     """The step's own forward pass and loss, at the weights it led to.
 
@@ -217,7 +219,7 @@ def _replay(
     """
     try:
         loss = _forward_loss(
-            model, compute_loss, data, arguments, weights, others
+            model, compute_loss, data, arguments, weights, others, metrics
         )
     except Exception as error:
         warnings.warn(
@@ -237,6 +239,7 @@ def _forward_loss(
     arguments: dict[str, Any],
     weights: Sequence[Tensor],
     others: Sequence[Tensor],
+    metrics: Sequence[Tensor] = (),
 ) -> Tensor:
     x = arguments.get("x")
     if x is None:
@@ -247,6 +250,9 @@ def _forward_loss(
     )
     mapping = list(zip(model.trainable_variables, weights, strict=True))
     mapping += list(zip(model.non_trainable_variables, others, strict=True))
+    # On JAX the variables are empty while the step runs, those of the metrics
+    # that a loss may update too.
+    mapping += list(zip(model.metrics_variables, metrics, strict=False))
     # `add_loss` and regularizers: the protocol of Keras's own JAX trainer.
     model._losses_override.clear()
     if losses:

@@ -337,7 +337,7 @@ _STEPS: dict[str, Callable] = {
 )
 def test_a_train_step_that_cannot_be_measured(model_class, match, advice):
     body = compiled("sgd")
-    model = model_class(body.inputs, body.outputs)
+    model = model_class(body.input, body.output)
     model.compile(keras.optimizers.SGD(0.01), loss=cross_entropy(), **QUICK)
     metalr = MetaLR(Controller())
     message = _assert_refused(model, metalr, match, learning_rate=0.01)

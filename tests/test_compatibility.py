@@ -648,8 +648,8 @@ def _count_host_reads(monkeypatch) -> list[int]:
     count = [0]
     tensor = keras.ops.ones(())
     tensor_class = type(tensor)
-    # Keras itself turns the logs of a batch into numbers, on some backends in
-    # a thread of its own, where they hold nothing up.
+    # On JAX and torch Keras turns the logs of a batch into numbers in a thread
+    # of its own, where they hold nothing up.
     thread = threading.get_ident()
 
     def counted(function):
@@ -681,7 +681,8 @@ def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
 
     def reads(num_steps: int, callbacks: list) -> int:
         x, y = make_data(num_steps * BATCH_SIZE)
-        model = compiled(O.Adam(RATE), normalize=False)
+        # Without Dropout: on torch Keras reads its seed at every call.
+        model = compiled(O.Adam(RATE), drop=False)
         before = count[0]
         model.fit(x, y, callbacks=callbacks, **FIT)
         return count[0] - before
@@ -693,5 +694,8 @@ def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
         more = reads(64, metalr()) - reads(16, metalr())
         return more - (reads(64, []) - reads(16, []))
 
+    # On TensorFlow Keras waits for all numbers in the logs: for two more.
+    allowed = 2 * 48 if BACKEND == "tensorflow" else 0
     # The guard looks at the run once in 8 steps, at what has long been there.
-    assert reads_of_48_steps() <= (48 / 8 if guard else 0)
+    allowed += 48 // 8 if guard else 0
+    assert reads_of_48_steps() <= allowed

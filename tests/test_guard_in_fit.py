@@ -198,7 +198,7 @@ def test_a_run_that_is_ruined_goes_back(name):
     rates = trace["learning_rate"]
     for row in back[back + 1 < len(rates)]:
         assert rates[row + 1] < rates[row]
-    assert rates[-1] < 1e9
+    assert rates[-1] < rates[0]
     assert_clean(model, optimizer, 1e9)
 
 
@@ -267,10 +267,10 @@ def test_without_guard_nothing_is_done():
 
 def test_without_guard_a_rate_is_not_lowered():
     metalr = MetaLR(Controller(), safe_start=False, guard=False)
-    model = compiled(O.SGD(1e9), **QUICK)
+    model = compiled(O.SGD(1e5), **QUICK)
     _fit(model, metalr)
     np.testing.assert_array_equal(
-        metalr.trace["learning_rate"], np.float32(1e9)
+        metalr.trace["learning_rate"], np.float32(1e5)
     )
 
 

@@ -210,7 +210,7 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     x, y = make_data()
     brittle = Brittle()
     body = compiled(normalize=False)
-    model = keras.Model(body.inputs, brittle(body.outputs[0]))
+    model = keras.Model(body.input, brittle(body.output))
     model.compile(keras.optimizers.Adam(RATE), loss=body.loss, **how)
     optimizer, before = model.optimizer, model.get_weights()
     metalr = MetaLR(moving_controller(), safe_start=False)

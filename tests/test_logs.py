@@ -225,7 +225,7 @@ def test_terminate_on_nan_agrees_with_a_healthy_run():
     ("num_steps", "epochs", "interval"),
     [
         pytest.param(6, 3, 1, id="short"),
-        pytest.param(7, 45, 2, id="epochs that end between decisions"),
+        pytest.param(7, 46, 2, id="epochs that end between decisions"),
     ],
 )
 def test_the_trace_has_one_row_a_decision(num_steps, epochs, interval):
