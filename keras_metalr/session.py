@@ -122,16 +122,17 @@ class Session:
         if batches is None:
             return
 
-        def watched() -> Iterator[Any]:
+        def watched(iterator: Iterator[Any]) -> Iterator[Any]:
             try:
-                yield from batches()
+                yield from iterator
             except GeneratorExit:
                 raise
             except BaseException:
                 self.remove()
                 raise
 
-        epoch_iterator._get_iterator = watched
+        # Begun at once, as without us: a loader draws its seed as it begins.
+        epoch_iterator._get_iterator = lambda: watched(iter(batches()))
 
     def _watched_hook(self, owner: Any, name: str) -> Callable[..., Any]:
         # No reference to the list itself, which must be free to die.
@@ -242,7 +243,7 @@ class Session:
         self._watched = fresh
         if seen is None:
             # Also after a resume, when the counters have come from a file.
-            self._rollbacks_seen = _scalar(fresh, "rollbacks")
+            self._rollbacks_seen = _scalar(_to_host(fresh), "rollbacks")
             snapshot.take(state)
             snapshot.confirm()
             self._snapshot_at = decision
@@ -372,8 +373,8 @@ def _to_host(value: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
 
 
-def _scalar(vector: Any, name: str) -> float:
-    return float(RunState.get(_to_host(vector), name))
+def _scalar(vector: np.ndarray, name: str) -> float:
+    return float(RunState.get(vector, name))
 
 
 def _is_healthy(vector: Any) -> bool:

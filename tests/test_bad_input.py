@@ -12,6 +12,8 @@ import pytest
 from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr.features import NUM_FEATURES
+from keras_metalr.update_rule import MAX_RATE
+from keras_metalr.update_rule import MIN_RATE
 from tests.fit_checks import FIT
 from tests.fit_checks import HOOKS
 from tests.fit_checks import NUM_CLASSES
@@ -64,8 +66,8 @@ def test_an_argument_of_a_wrong_type_or_size(name, value):
     ("low", "high"),
     [
         pytest.param(0.1, 0.01, id="crossed"),
-        pytest.param(1e7, None, id="above the largest there is"),
-        pytest.param(None, 1e-13, id="below the smallest there is"),
+        pytest.param(10 * MAX_RATE, None, id="above the largest there is"),
+        pytest.param(None, MIN_RATE / 10, id="below the smallest there is"),
     ],
 )
 def test_limits_that_leave_no_room(low, high):

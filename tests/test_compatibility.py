@@ -453,7 +453,7 @@ def test_an_output_of_zero_is_plain_training(case):
 def test_torch_refuses_several_steps_per_execution():
     if BACKEND != "torch":
         pytest.skip("the other backends have steps_per_execution")
-    x, y = make_data()
+    x, y = make_data(16 * BATCH_SIZE)
     model = compiled("adam", steps_per_execution=8)
     optimizer, before = model.optimizer, model.get_weights()
     with pytest.raises(ValueError, match="steps_per_execution"):
@@ -615,8 +615,9 @@ class _CallsSoFar(keras.callbacks.Callback):
         self.calls.append(Counting.calls)
 
 
-@pytest.mark.parametrize("guard", [True, False])
-@pytest.mark.parametrize("kind", ["built", "unbuilt"])
+@pytest.mark.parametrize(
+    ("kind", "guard"), [("built", True), ("unbuilt", True), ("built", False)]
+)
 def test_no_step_is_traced_twice(kind, guard):
     if BACKEND == "torch":
         pytest.skip("torch: Keras's train step is not traced")
@@ -697,5 +698,6 @@ def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
     # On TensorFlow Keras waits for all numbers in the logs: for two more.
     allowed = 2 * 48 if BACKEND == "tensorflow" else 0
     # The guard looks at the run once in 8 steps, at what has long been there.
-    allowed += 48 // 8 if guard else 0
+    # On torch that counts twice: `.cpu()`, then `.numpy()`.
+    allowed += (2 if BACKEND == "torch" else 1) * 48 // 8 if guard else 0
     assert reads_of_48_steps() <= allowed

@@ -64,8 +64,6 @@ def _assert_usable(
 HOOKS = [
     pytest.param("on_train_begin", RuntimeError, False, id="train begin"),
     pytest.param("on_train_begin", RuntimeError, True, id="train begin, first"),
-    pytest.param("on_epoch_begin", RuntimeError, False, id="epoch begin"),
-    pytest.param("on_train_batch_begin", RuntimeError, False, id="batch begin"),
     pytest.param("on_train_batch_end", RuntimeError, False, id="batch end"),
     pytest.param("on_train_batch_end", KeyboardInterrupt, True, id="Ctrl-C"),
     pytest.param("on_test_batch_end", RuntimeError, False, id="validation"),

@@ -34,7 +34,7 @@ def _fit(*callbacks: keras.callbacks.Callback, **kwargs: Any) -> dict:
     """The history of a fit of three epochs, as plain data."""
     x, y = make_data()
     model = kwargs.pop("model", None) or _model()
-    arguments = {**FIT, "epochs": 3, "validation_data": (x, y), **kwargs}
+    arguments = {**FIT, "epochs": 3, **kwargs}
     return model.fit(x, y, callbacks=list(callbacks), **arguments).history
 
 
@@ -43,6 +43,7 @@ def _model(optimizer: Any = None, **kwargs: Any) -> keras.Model:
     return compiled(optimizer, metrics=["accuracy"], **{**QUICK, **kwargs})
 
 
+VALIDATE = {"validation_data": make_data()}
 KEYS = {"loss", "accuracy", "val_loss", "val_accuracy"}
 NEW_KEYS = {"learning_rate", "grad_norm"}
 
@@ -51,7 +52,8 @@ NEW_KEYS = {"learning_rate", "grad_norm"}
 def test_history_holds_the_rate_as_a_number(metalr_first):
     other = keras.callbacks.LambdaCallback()
     metalr = _metalr()
-    history = _fit(*([metalr, other] if metalr_first else [other, metalr]))
+    callbacks = [metalr, other] if metalr_first else [other, metalr]
+    history = _fit(*callbacks, **VALIDATE)
     assert set(history) == KEYS | NEW_KEYS
     for key in NEW_KEYS:
         assert [type(value) for value in history[key]] == [float] * 3
@@ -84,7 +86,8 @@ def test_csv_logger_has_the_columns_from_the_first_epoch(
     path = tmp_path / "log.csv"
     logger = keras.callbacks.CSVLogger(str(path))
     metalr = _metalr()
-    history = _fit(*([metalr, logger] if metalr_first else [logger, metalr]))
+    callbacks = [metalr, logger] if metalr_first else [logger, metalr]
+    history = _fit(*callbacks, **VALIDATE)
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {"epoch", *KEYS, *NEW_KEYS}
@@ -174,31 +177,34 @@ def _warm(epoch: int, rate: float) -> float:
     return 0.5
 
 
-RATE_CALLBACKS = {
-    "LearningRateScheduler": lambda: keras.callbacks.LearningRateScheduler(
-        _warm
-    ),
-    "ReduceLROnPlateau": lambda: keras.callbacks.ReduceLROnPlateau(
-        monitor="loss", patience=1, min_delta=1e9, factor=0.1, min_lr=0
-    ),
-}
+def _set_the_rate() -> list[keras.callbacks.Callback]:
+    return [
+        keras.callbacks.LearningRateScheduler(_warm),
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="loss", patience=1, min_delta=1e9, factor=0.1, min_lr=0
+        ),
+    ]
 
 
-@pytest.mark.parametrize("metalr_first", [True, False])
-@pytest.mark.parametrize("name", RATE_CALLBACKS)
-def test_callbacks_that_set_the_rate_are_overruled(name, metalr_first):
-    alone, metalr = _metalr(), _metalr()
+def test_callbacks_that_set_the_rate_are_overruled():
+    alone, before, after = _metalr(), _metalr(), _metalr()
     expected = _fit(alone)
-    other = RATE_CALLBACKS[name]()
-    model = _model()
-    optimizer = model.optimizer
-    callbacks = [metalr, other] if metalr_first else [other, metalr]
-    history = _fit(*callbacks, model=model)
-    rates = metalr.trace["learning_rate"]
-    np.testing.assert_allclose(rates, alone.trace["learning_rate"], rtol=1e-6)
-    assert history["learning_rate"] == pytest.approx(expected["learning_rate"])
-    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert_clean(model, optimizer, RATE)
+    for metalr, callbacks in (
+        (before, [before, *_set_the_rate()]),
+        (after, [*_set_the_rate(), after]),
+    ):
+        model = _model()
+        optimizer = model.optimizer
+        history = _fit(*callbacks, model=model)
+        np.testing.assert_allclose(
+            metalr.trace["learning_rate"],
+            alone.trace["learning_rate"],
+            rtol=1e-6,
+        )
+        rates = expected["learning_rate"]
+        assert history["learning_rate"] == pytest.approx(rates)
+        assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert_clean(model, optimizer, RATE)
 
 
 def test_swapping_in_the_weights_averages():
