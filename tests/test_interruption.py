@@ -4,7 +4,6 @@ The exception is held while that is checked, as every notebook and interactive
 session holds the last one: with it live the frames of the `fit` that it ended.
 """
 
-import gc
 from typing import Any
 
 import keras
@@ -103,7 +102,6 @@ def test_an_exception_that_is_let_go():
         model.fit(x, y, callbacks=[metalr, stop], **FIT)
     except KeyboardInterrupt:
         pass
-    gc.collect()
     _assert_usable(model, optimizer, metalr)
 
 
