@@ -56,7 +56,7 @@ def run_model() -> keras.Model:
 
     And without Dropout, whose random state Keras does not save.
     """
-    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    optimizer = keras.optimizers.Adam(0.01, amsgrad=True)
     return compiled(optimizer, drop=False, **QUICK)
 
 
