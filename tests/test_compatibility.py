@@ -118,6 +118,27 @@ def _embedding() -> Setting:
     return Setting(keras.Model(inputs, outputs), tokens, y)
 
 
+class TorchDropout(keras.layers.Layer):
+    """Draws from torch's own generator, whose state no variable holds."""
+
+    def call(self, x, training=False):
+        import torch
+
+        return torch.nn.functional.dropout(x, 0.2, training=bool(training))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def _torch_dropout() -> Setting:
+    keras.utils.set_random_seed(7)
+    x, y = make_data()
+    inputs = keras.Input((NUM_INPUTS,))
+    hidden = TorchDropout()(keras.layers.Dense(8)(inputs))
+    outputs = keras.layers.Dense(NUM_CLASSES)(hidden)
+    return Setting(keras.Model(inputs, outputs), x, y)
+
+
 class StepOnTensorFlow(keras.Model):
     """As in Keras's guide to a custom `train_step` with TensorFlow."""
 
@@ -353,6 +374,8 @@ SPECIAL: dict[str, Case] = {
     "add_loss and regularizers": Case(setting=_added_losses),
     "Embedding": Case(setting=_embedding),
 }
+if BACKEND == "torch":
+    SPECIAL["torch.nn.Dropout"] = Case(setting=_torch_dropout)
 
 DEFAULT = {
     **{
