@@ -1,9 +1,13 @@
 """`MetaLR`: the Keras hooks, and nothing else."""
 
+import contextlib
+import io
 import math
 import numbers
 import pathlib
+import warnings
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,7 +16,6 @@ from keras_metalr.controller import Controller
 from keras_metalr.decision import Settings
 from keras_metalr.features import NUM_FEATURES
 from keras_metalr.session import Session
-from keras_metalr.session import warn_once
 from keras_metalr.trace import Trace
 from keras_metalr.train_step import check_trainable
 from keras_metalr.update_rule import MAX_RATE
@@ -304,10 +307,11 @@ class MetaLR(keras.callbacks.Callback):
         rollbacks = session.count("rollbacks")
         if self.guard and (skipped or rollbacks) and not self._warned:
             self._warned = True
-            warn_once(
+            warnings.warn(
                 f"MetaLR skipped {skipped} step(s) whose loss or gradient was "
                 f"not finite and went back to earlier weights {rollbacks} "
-                "time(s). The `event` column of `MetaLR.trace` says when."
+                "time(s). The `event` column of `MetaLR.trace` says when.",
+                stacklevel=2,
             )
 
     def _remove(self) -> None:
@@ -407,32 +411,24 @@ def _check_model(model: keras.Model) -> None:
         check_trainable(model)
 
 
-class _open_weights:
-    """Open the weights of a `.keras` or `.weights.h5` file with h5py."""
+@contextlib.contextmanager
+def _open_weights(path: pathlib.Path) -> Iterator[Any]:
+    """The weights of a `.keras` or `.weights.h5` file, an open `h5py.File`."""
+    import h5py
 
-    def __init__(self, path: pathlib.Path) -> None:
-        if not path.is_file():
-            raise ValueError(f"There is no file {str(path)!r}.")
-        self._path = path
-
-    def __enter__(self) -> Any:
-        import io
-
-        import h5py
-
-        source: Any = str(self._path)
-        try:
-            if self._path.suffix == ".keras":
-                with zipfile.ZipFile(self._path) as archive:
-                    source = io.BytesIO(archive.read("model.weights.h5"))
-            self._file = h5py.File(source, "r")
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{str(self._path)!r} is no checkpoint of Keras ({error}). "
-                "Expected a .keras or .weights.h5 file that was saved while "
-                "MetaLR was training."
-            ) from error
-        return self._file
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
+    source: Any = str(path)
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                source = io.BytesIO(archive.read("model.weights.h5"))
+        file = h5py.File(source, "r")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} is no checkpoint of Keras ({error}). "
+            "Expected a .keras or .weights.h5 file that was saved while "
+            "MetaLR was training."
+        ) from error
+    with file:
+        yield file

@@ -108,8 +108,8 @@ class RunControl:
             scalars = self.state.read()
             if self._starting():
                 scalars = self._begin(scalars, first, weights, gradient_norm)
-            # A schedule may have risen since the last decision, and the user's
-            # own rate may lie beyond the limits.
+            # Here once for all: the safe start, a schedule that has risen since
+            # the last decision, or the user's own rate may lie beyond them.
             multiplier = self._bounded(scalars["log_multiplier"])
             scalars = {**scalars, "log_multiplier": multiplier}
             rate = self._assign_rates(scalars)
@@ -197,7 +197,7 @@ class RunControl:
             norm(weights), gradient_norm, self.sample.num_coordinates
         )
         usable = ops.logical_and(first, ops.isfinite(log_rate))
-        wanted = self._bounded(log_rate - self._log_base())
+        wanted = log_rate - self._log_base()
         multiplier = ops.where(usable, wanted, scalars["log_multiplier"])
         return {**scalars, "log_multiplier": multiplier}
 
@@ -213,10 +213,9 @@ class RunControl:
         steps = scalars["ramp_steps"] + scalars["ramping"]
         over = ops.maximum(done * moved, ops.cast(steps >= limit, "float32"))
         before = scalars["log_multiplier"]
-        wanted = self._bounded(before + factor)
         return {
             **scalars,
-            "log_multiplier": ops.where(active > 0.5, wanted, before),
+            "log_multiplier": ops.where(active > 0.5, before + factor, before),
             "ramp_steps": steps,
             "ramping": scalars["ramping"] * (1.0 - over),
         }
@@ -290,49 +289,62 @@ class RunControl:
         """
         with backend.measuring():
             state, counters = self.state, self._counters()
-            step, total, interval = (counters[i] for i in range(3))
-            vector = ops.convert_to_tensor(state.scalars)
-            rows = ops.convert_to_tensor(state.trace)
+            # A value of its own: what goes into the logs must not change later.
+            vector = ops.convert_to_tensor(state.scalars) + 0.0
             due = self._due()
-            loss = backend.cond(
-                due,
-                loss_after,
-                lambda: ops.full((), float("nan"), dtype="float32"),
-            )
-            # Not within the branch: replicas cannot meet in there.
-            loss = backend.across_replicas([loss])[0]
-
-            def decided() -> tuple[Tensor, Tensor]:
-                clock = Clock(
-                    ops.cast(step + 1, "float32"),
-                    ops.cast(total, "float32"),
-                    ops.cast(interval, "float32"),
+            # Where the host knows that nothing is due, nothing is written.
+            if due is not False:
+                loss = backend.cond(
+                    due,
+                    loss_after,
+                    lambda: ops.full((), float("nan"), dtype="float32"),
                 )
-                scalars, row = decide(
-                    state.unpack(vector),
-                    loss,
-                    clock,
-                    self._control,
-                    self._settings,
-                    resolution,
+                # Not within a branch: replicas cannot meet in there.
+                loss = backend.across_replicas([loss])[0]
+                rows = ops.convert_to_tensor(state.trace)
+                before = (vector, rows + 0.0)
+                vector, rows = backend.cond(
+                    due,
+                    lambda: self._decide(*before, counters, loss, resolution),
+                    lambda: before,
                 )
-                index = ops.mod((step + 1) // interval - 1, rows.shape[0])
-                here = ops.equal(ops.arange(rows.shape[0]), index)
-                written = ops.where(here[:, None], row[None, :], rows)
-                return state.pack(scalars), written
-
-            new, rows = backend.cond(
-                due, decided, lambda: (vector + 0.0, rows + 0.0)
-            )
-            state.scalars.assign(new)
-            state.trace.assign(rows)
+                state.scalars.assign(vector)
+                state.trace.assign(rows)
             state.counters.assign(
                 counters + ops.convert_to_tensor([1, 0, 0], "int32")
             )
             return {
-                "learning_rate": state.get(new, "learning_rate"),
-                "grad_norm": state.get(new, "gradient_norm"),
+                "learning_rate": state.get(vector, "learning_rate"),
+                "grad_norm": state.get(vector, "gradient_norm"),
             }
+
+    def _decide(
+        self,
+        vector: Tensor,
+        rows: Tensor,
+        counters: Tensor,
+        loss: Tensor,
+        resolution: float,
+    ) -> tuple[Tensor, Tensor]:
+        """One decision; returns the new scalars and the new trace."""
+        step, total, interval = (counters[i] for i in range(3))
+        clock = Clock(
+            ops.cast(step + 1, "float32"),
+            ops.cast(total, "float32"),
+            ops.cast(interval, "float32"),
+        )
+        scalars, row = decide(
+            self.state.unpack(vector),
+            loss,
+            clock,
+            self._control,
+            self._settings,
+            resolution,
+        )
+        index = ops.mod((step + 1) // interval - 1, rows.shape[0])
+        here = ops.equal(ops.arange(rows.shape[0]), index)
+        written = ops.where(here[:, None], row[None, :], rows)
+        return self.state.pack(scalars), written
 
     def _control(self, features: Tensor) -> Tensor:
         weights = [ops.convert_to_tensor(v) for v in self.state.controller]

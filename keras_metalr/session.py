@@ -2,7 +2,6 @@
 
 import sys
 import types
-import warnings
 import weakref
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from keras_metalr.rates import accumulation_steps
 from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
 from keras_metalr.train_step import hooked_compute_loss
+from keras_metalr.train_step import is_built
 from keras_metalr.train_step import measured_train_step
 from keras_metalr.update_rule import START_STEPS
 
@@ -72,7 +72,7 @@ class Session:
         compute_loss = hooked_compute_loss(model, self.optimizer)
         train_step = measured_train_step(model, self.optimizer)
         model.optimizer = self.optimizer
-        if model.built and model.trainable_variables and _is_built(model):
+        if model.built and model.trainable_variables and is_built(model):
             self.optimizer.build(model.trainable_variables)
         # Attributes of the instance come before the methods of its class, so
         # that deleting them leaves the model as it was.
@@ -216,9 +216,11 @@ class Session:
         if optimizer.metalr_state is None:
             return state
         if self._host_step is None:
-            counters = self._value(optimizer.metalr_state.counters, state)
-            self._host_step = int(np.asarray(counters)[0])
-            self._interval = int(np.asarray(counters)[2])
+            counters = _to_host(
+                self._value(optimizer.metalr_state.counters, state)
+            )
+            self._host_step = int(counters[0])
+            self._interval = int(counters[2])
         step, interval = self._host_step, self._interval
         self._host_step += self.model.steps_per_execution
         if backend.name() == "torch":
@@ -315,7 +317,7 @@ class Session:
         if state is None:
             optimizer.total_steps = remaining_steps
             return
-        counters = np.asarray(_to_host(state.counters.value))
+        counters = _to_host(state.counters.value)
         total = int(counters[0]) + remaining_steps
         state.counters.assign(
             np.array([counters[0], *optimizer.horizon(total)], "int32")
@@ -326,7 +328,7 @@ class Session:
         state = self.optimizer.metalr_state
         if state is None:
             return np.zeros((0, 0), "float32")
-        rows = np.asarray(_to_host(state.trace.value))
+        rows = _to_host(state.trace.value)
         rows = rows[np.isfinite(rows[:, 0])]
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
@@ -382,16 +384,7 @@ def _is_healthy(vector: Any) -> bool:
     return all(_scalar(vector, name) == 0.0 for name in names)
 
 
-def _is_built(model: keras.Model) -> bool:
-    return all(layer.built for layer in model._flatten_layers())
-
-
 def _remove(reference: "weakref.ref[Session]") -> None:
     session = reference()
     if session is not None:
         session.remove()
-
-
-def warn_once(message: str) -> None:
-    """One warning, attributed to the user's `fit`."""
-    warnings.warn(message, stacklevel=2)

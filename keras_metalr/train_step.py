@@ -62,8 +62,12 @@ def measured_train_step(
         str(getattr(model, "compute_dtype", "float32")), RESOLUTION_FLOAT32
     )
 
+    # Found once, not at every eager step; TensorFlow may yet have to build the
+    # model, and then finds them as it traces.
+    small_state = _small_state(model) if is_built(model) else None
+
     def stateful(data: Any) -> dict[str, Tensor]:
-        statistics, seeds = _small_state(model)
+        statistics, seeds = small_state or _small_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
             random_state = backend.random_state() if context.host_due else None
@@ -139,6 +143,15 @@ def measured_train_step(
         return {**logs, **extra}, (weights, others, slots, metrics)
 
     return stateless if backend.name() == "jax" else stateful
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether the model and all its layers have their variables.
+
+    Args:
+        model: A `keras.Model`.
+    """
+    return all(layer.built for layer in model._flatten_layers())
 
 
 def check_trainable(model: keras.Model) -> None:
