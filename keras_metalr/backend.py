@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -25,6 +26,59 @@ def dense(gradient: Tensor | None) -> Tensor | None:
         if isinstance(gradient, tf.IndexedSlices):
             return tf.convert_to_tensor(gradient)
     return gradient
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Native tensors of one shape and type as one tensor, along a new axis."""
+    if name() == "torch":
+        import torch
+
+        # `ops.stack` looks at each of them first, which takes longer than this.
+        return torch.stack(list(tensors))
+    return ops.stack(list(tensors))
+
+
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Native tensors of one type, end to end."""
+    if name() == "torch":
+        import torch
+
+        return torch.cat(list(tensors))
+    return ops.concatenate(list(tensors))
+
+
+def constant(array: np.ndarray) -> Any:
+    """An array to be used in every step; on torch it is put on the device once.
+
+    Elsewhere the compiled step holds it.
+    """
+    return ops.convert_to_tensor(array) if name() == "torch" else array
+
+
+def elements(tensor: Tensor, positions: Any) -> Tensor:
+    """Elements of the flattened tensor, as float32 of shape `(n,)`.
+
+    Args:
+        tensor: Tensor or `keras.Variable` of any shape.
+        positions: Sorted integers `(n,)`, as `constant` returned them, all of
+            them valid; `None` for every element.
+    """
+    if name() == "torch":
+        # The operations of Keras first make sure of what is known here.
+        flat = ops.convert_to_tensor(tensor).reshape(-1)
+        if positions is not None:
+            flat = flat.index_select(0, positions)
+        return flat.float()
+    flat = ops.reshape(tensor, (-1,))
+    if positions is not None and name() == "jax":
+        flat = flat.at[positions].get(
+            mode="promise_in_bounds", indices_are_sorted=True
+        )
+    elif positions is not None:
+        import tensorflow as tf
+
+        flat = tf.gather(flat, positions)
+    return ops.cast(flat, "float32")
 
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -46,6 +100,17 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
             ones = ops.ones((product.shape[-1], 1), dtype="float32")
             return ops.sum(ops.matmul(rows, ones))
     return ops.sum(product)
+
+
+def sum_of_squares(tensor: Tensor) -> Tensor:
+    """Squared norm of a tensor, scalar float32."""
+    if name() == "jax":
+        import jax
+
+        # Else XLA sees that Adam needs the gradient's square as well, and
+        # writes it to memory for both instead of fusing it into each.
+        tensor = jax.lax.optimization_barrier(tensor)
+    return sum_of_products(tensor, tensor)
 
 
 def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:

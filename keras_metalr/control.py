@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from keras_metalr import backend
+from keras_metalr import safe_start
 from keras_metalr.decision import Clock
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
@@ -29,10 +30,7 @@ from keras_metalr.signals import norm
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.step_context import StepContext
-from keras_metalr.update_rule import START_STEPS
 from keras_metalr.update_rule import bound
-from keras_metalr.update_rule import first_log_rate
-from keras_metalr.update_rule import ramp
 
 Tensor = Any
 Scalars = dict[str, Tensor]
@@ -107,7 +105,14 @@ class RunControl:
             first = ops.equal(self._counters()[0], 0)
             scalars = self.state.read()
             if self._starting():
-                scalars = self._begin(scalars, first, weights, gradient_norm)
+                scalars = safe_start.begin(
+                    scalars,
+                    first,
+                    norm(weights),
+                    gradient_norm,
+                    self._log_base(),
+                    self.sample.num_coordinates,
+                )
             # Here once for all: the safe start, a schedule that has risen since
             # the last decision, or the user's own rate may lie beyond them.
             multiplier = self._bounded(scalars["log_multiplier"])
@@ -156,15 +161,6 @@ class RunControl:
                 before["start"],
                 last_update,
             )
-            promised = backend.cond(
-                before["due"],
-                lambda: ops.sum(
-                    before["products"]
-                    - inner_products(before["gradients"], self._variables)
-                ),
-                lambda: ops.zeros((), dtype="float32"),
-            )
-            measured["promised_drop"] = promised / before["scale"]
             measured["loss"] = before["loss"]
             measured["gradient_norm"] = before["gradient_norm"]
             measured["learning_rate"] = before["rate"]
@@ -179,7 +175,13 @@ class RunControl:
                 self._bad(before["loss"], finite),
             )
             if self._starting():
-                scalars = self._ramp(scalars, measured, moved)
+                scalars = safe_start.advance(
+                    scalars,
+                    measured,
+                    moved,
+                    self.sample.num_coordinates,
+                    self._accumulation_steps,
+                )
             state.write(scalars)
             state.start.assign(before["start"])
             state.last_update.assign(
@@ -187,38 +189,13 @@ class RunControl:
             )
         for rate in self._rates:
             rate.release()
+
+        def promised_drop(weights: Sequence[Tensor]) -> Tensor:
+            products = inner_products(before["gradients"], weights)
+            return ops.sum(before["products"] - products) / before["scale"]
+
+        self._context.promised_drop = promised_drop
         self._context.applied = True
-
-    def _begin(
-        self, scalars: Scalars, first: Tensor, weights: Any, gradient_norm: Any
-    ) -> Scalars:
-        """At the first step of a safe start, forget the user's rate."""
-        log_rate = first_log_rate(
-            norm(weights), gradient_norm, self.sample.num_coordinates
-        )
-        usable = ops.logical_and(first, ops.isfinite(log_rate))
-        wanted = log_rate - self._log_base()
-        multiplier = ops.where(usable, wanted, scalars["log_multiplier"])
-        return {**scalars, "log_multiplier": multiplier}
-
-    def _ramp(self, scalars: Scalars, measured: Scalars, moved: Any) -> Scalars:
-        """The safe start: a few steps that find how long an update is."""
-        factor, done = ramp(
-            measured["update_norm"],
-            measured["weight_norm"],
-            self.sample.num_coordinates,
-        )
-        limit = START_STEPS * self._accumulation_steps
-        active = scalars["ramping"] * moved
-        steps = scalars["ramp_steps"] + scalars["ramping"]
-        over = ops.maximum(done * moved, ops.cast(steps >= limit, "float32"))
-        before = scalars["log_multiplier"]
-        return {
-            **scalars,
-            "log_multiplier": ops.where(active > 0.5, before + factor, before),
-            "ramp_steps": steps,
-            "ramping": scalars["ramping"] * (1.0 - over),
-        }
 
     def _starting(self) -> bool:
         """Whether the safe start is, or may be, going on."""
@@ -277,14 +254,17 @@ class RunControl:
     # -- The end of the step. -----------------------------------------------
 
     def finish_step(
-        self, loss_after: Callable[[], Tensor], resolution: float
+        self,
+        try_again: Callable[[], tuple[Tensor, Tensor]],
+        resolution: float,
     ) -> dict[str, Tensor]:
         """Decide, if a decision is due; returns what goes into the logs.
 
         Args:
-            loss_after: Callable without arguments that runs the batch again
-                and returns its loss, not a number where that cannot be done; on
-                a replica, its share of the loss.
+            try_again: Callable without arguments that runs the batch again
+                and returns its loss, not a number where that cannot be done (on
+                a replica, its share of the loss), and the drop in loss that had
+                been promised.
             resolution: Float, see `signals.trust_ratio`.
         """
         with backend.measuring():
@@ -294,22 +274,22 @@ class RunControl:
             due = self._due()
             # Where the host knows that nothing is due, nothing is written.
             if due is not False:
-                loss = backend.cond(
-                    due,
-                    loss_after,
-                    lambda: ops.full((), float("nan"), dtype="float32"),
+                unknown = ops.full((), float("nan"), dtype="float32")
+                loss, promised = backend.cond(
+                    due, try_again, lambda: (unknown, unknown)
                 )
                 # Not within a branch: replicas cannot meet in there.
                 loss = backend.across_replicas([loss])[0]
-                rows = ops.convert_to_tensor(state.trace)
-                before = (vector, rows + 0.0)
-                vector, rows = backend.cond(
+                before = vector
+                vector, row = backend.cond(
                     due,
-                    lambda: self._decide(*before, counters, loss, resolution),
-                    lambda: before,
+                    lambda: self._decide(
+                        before, counters, loss, promised, resolution
+                    ),
+                    lambda: (before, state.empty_row()),
                 )
                 state.scalars.assign(vector)
-                state.trace.assign(rows)
+                state.write_row(row, self._index_of_decision(counters), due)
             state.counters.assign(
                 counters + ops.convert_to_tensor([1, 0, 0], "int32")
             )
@@ -321,12 +301,12 @@ class RunControl:
     def _decide(
         self,
         vector: Tensor,
-        rows: Tensor,
         counters: Tensor,
         loss: Tensor,
+        promised: Tensor,
         resolution: float,
     ) -> tuple[Tensor, Tensor]:
-        """One decision; returns the new scalars and the new trace."""
+        """One decision; returns the new scalars and its row of the trace."""
         step, total, interval = (counters[i] for i in range(3))
         clock = Clock(
             ops.cast(step + 1, "float32"),
@@ -336,15 +316,18 @@ class RunControl:
         scalars, row = decide(
             self.state.unpack(vector),
             loss,
+            promised,
             clock,
             self._control,
             self._settings,
             resolution,
         )
-        index = ops.mod((step + 1) // interval - 1, rows.shape[0])
-        here = ops.equal(ops.arange(rows.shape[0]), index)
-        written = ops.where(here[:, None], row[None, :], rows)
-        return self.state.pack(scalars), written
+        return self.state.pack(scalars), row
+
+    def _index_of_decision(self, counters: Tensor) -> Tensor:
+        """Row in the trace; after too many decisions, rows are reused."""
+        decision = (counters[0] + 1) // counters[2] - 1
+        return ops.mod(decision, self.state.trace.shape[0])
 
     def _control(self, features: Tensor) -> Tensor:
         weights = [ops.convert_to_tensor(v) for v in self.state.controller]

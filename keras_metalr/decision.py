@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_metalr import backend
 from keras_metalr import guard as guard_rule
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import SUMMARY_INITIAL
@@ -110,8 +111,8 @@ def count_step(
 
     Args:
         scalars: Dict with the keys of `INITIAL`.
-        measured: Dict of scalars: `loss`, `gradient_norm`, `learning_rate`,
-            `promised_drop` and what `signals.step_signals` returns.
+        measured: Dict of scalars: `loss`, `gradient_norm`, `learning_rate`
+            and what `signals.step_signals` returns.
         finite: Scalar float32, 1 where loss and gradient were finite, else 0.
         is_update: Scalar float32, 1 where the weights were due to move (not so
             while gradients accumulate), else 0.
@@ -127,7 +128,7 @@ def count_step(
     one = ops.ones_like(finite)
     direction = measured["update_norm"] / (measured["learning_rate"] + TINY)
     ratio = measured["update_norm"] / (measured["weight_norm"] + TINY)
-    logs = ops.log(ops.stack([measured["gradient_norm"], ratio]) + 1e-12)
+    logs = ops.log(backend.stack([measured["gradient_norm"], ratio]) + 1e-12)
     sums = {
         "interval_steps": (one, finite),
         "interval_updates": (one, moved),
@@ -139,19 +140,21 @@ def count_step(
         "sum_direction_squared": (direction * direction, moved),
     }
     # As vectors: where tensors are eager, each operation has its price.
-    values = ops.stack([value for value, _ in sums.values()])
+    values = backend.stack([value for value, _ in sums.values()])
     values = ops.where(ops.isfinite(values), values, 0.0)
     for i, (key, (_, weight)) in enumerate(sums.items()):
         new[key] = scalars[key] + weight * values[i]
     last = ("weight_norm", "distance")
-    values = ops.stack([measured[key] for key in last])
+    values = backend.stack([measured[key] for key in last])
     known = ops.logical_and(ops.isfinite(values), finite > 0.5)
-    values = ops.where(known, values, ops.stack([scalars[key] for key in last]))
+    values = ops.where(
+        known, values, backend.stack([scalars[key] for key in last])
+    )
     new.update({key: values[i] for i, key in enumerate(last)})
     new["max_distance"] = ops.maximum(scalars["max_distance"], new["distance"])
     new["finite"], new["bad"] = finite, bad
     new["step_loss"] = measured["loss"]
-    for key in ("gradient_norm", "learning_rate", "promised_drop"):
+    for key in ("gradient_norm", "learning_rate"):
         new[key] = measured[key]
     return new
 
@@ -159,6 +162,7 @@ def count_step(
 def decide(
     scalars: Scalars,
     loss_after: Tensor,
+    promised_drop: Tensor,
     clock: Clock,
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
@@ -170,6 +174,7 @@ def decide(
         scalars: Dict with the keys of `INITIAL`.
         loss_after: Scalar, loss of the last step's batch after its update; not
             a number where it was not measured.
+        promised_drop: Scalar, see `signals.trust_ratio`, of the last step.
         clock: `Clock`, where the run stands.
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
@@ -180,6 +185,7 @@ def decide(
         trace, shape `(len(TRACE_COLUMNS),)`, float32.
     """
     known = scalars["interval_steps"] > 0.5
+    scalars = {**scalars, "promised_drop": promised_drop}
     ratio, valid = _trust(scalars, loss_after, resolution)
     summary = _summarize(scalars, ratio, valid)
     summary = {
@@ -223,7 +229,7 @@ def decide(
         + EVENT_ROLLBACK * rollback
         + EVENT_SAFE_START * scalars["ramping"]
     )
-    row = ops.stack(
+    row = backend.stack(
         [
             clock.step,
             summary["loss"],

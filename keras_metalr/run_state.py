@@ -87,6 +87,18 @@ class RunState(keras.layers.Layer):
         """Store scalars that `read` returned, changed."""
         self.scalars.assign(self.pack(scalars))
 
+    def empty_row(self) -> Tensor:
+        """A row of the trace that holds nothing."""
+        return ops.zeros((self.trace.shape[1],), dtype="float32")
+
+    def write_row(self, row: Tensor, index: Tensor, wanted: Tensor) -> None:
+        """Replace row `index` of the trace where `wanted` is true."""
+        rows = ops.convert_to_tensor(self.trace)
+        here = ops.logical_and(
+            ops.equal(ops.arange(rows.shape[0]), index), wanted
+        )
+        self.trace.assign(ops.where(here[:, None], row[None, :], rows))
+
     @staticmethod
     def unpack(vector: Tensor) -> dict[str, Tensor]:
         """Vector in the order of `INITIAL` -> scalars by name."""
@@ -96,7 +108,7 @@ class RunState(keras.layers.Layer):
     @staticmethod
     def pack(scalars: dict[str, Tensor]) -> Tensor:
         """Scalars by name -> vector in the order of `INITIAL`."""
-        return ops.stack([scalars[name] for name in _NAMES])
+        return backend.stack([scalars[name] for name in _NAMES])
 
     @staticmethod
     def get(vector: Tensor, name: str) -> Tensor:

@@ -58,6 +58,7 @@ class CoordinateSample:
         counts = [int(np.prod(shape)) for shape in shapes]
         self.num_coordinates = sum(counts)
         generator = np.random.default_rng(seed)
+        # `None`: every coordinate, in order.
         self.indices: list[np.ndarray | None] = []
         # How many coordinates each one stands for: the size of its block.
         self._stands_for: list[np.ndarray] = []
@@ -77,28 +78,31 @@ class CoordinateSample:
                 self._stands_for.append(np.diff(edges).astype("float64"))
             self._counts.append(drawn)
         self.size = sum(self._counts)
+        self._positions = [
+            None if index is None else backend.constant(index)
+            for index in self.indices
+        ]
+        scale = np.sqrt(np.concatenate(self._stands_for)).astype("float32")
+        self._scale = backend.constant(scale)
+        self._is_exhaustive = bool(np.all(scale == 1.0))
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Sampled coordinates, shape `(size,)`, float32; `None` reads as 0.
 
         Each is scaled by the square root of how many it stands for.
         """
-        parts = []
-        for tensor, index, count, stands_for in zip(
-            tensors, self.indices, self._counts, self._stands_for, strict=True
-        ):
-            if tensor is None:
-                parts.append(ops.zeros((count,), dtype="float32"))
-                continue
-            flat = ops.reshape(tensor, (-1,))
-            if index is not None:
-                flat = ops.take(flat, index, axis=0)
-            flat = ops.cast(flat, "float32")
-            if index is not None:
-                scale = np.sqrt(stands_for).astype("float32")
-                flat = flat * ops.convert_to_tensor(scale)
-            parts.append(flat)
-        return parts[0] if len(parts) == 1 else ops.concatenate(parts)
+        parts = [
+            ops.zeros((count,), dtype="float32")
+            if tensor is None
+            else backend.elements(tensor, positions)
+            for tensor, positions, count in zip(
+                tensors, self._positions, self._counts, strict=True
+            )
+        ]
+        values = parts[0] if len(parts) == 1 else backend.concatenate(parts)
+        if self._is_exhaustive:
+            return values
+        return values * ops.convert_to_tensor(self._scale)
 
     def relative_error(self, values: np.ndarray) -> float:
         """One standard error of the norm of `values`, relative to it.
@@ -132,11 +136,11 @@ def squared_norm(tensors: Sequence[Tensor | None]) -> Tensor:
     `None` (a variable without a gradient) counts as 0.
     """
     parts = [
-        backend.sum_of_products(tensor, tensor)
+        backend.sum_of_squares(tensor)
         for tensor in tensors
         if tensor is not None
     ]
-    return ops.sum(ops.stack(parts))
+    return ops.sum(backend.stack(parts))
 
 
 def inner_products(
@@ -153,7 +157,7 @@ def inner_products(
         else backend.sum_of_products(a, b)
         for a, b in zip(left, right, strict=True)
     ]
-    return ops.stack(parts)
+    return backend.stack(parts)
 
 
 def norm(values: Tensor) -> Tensor:

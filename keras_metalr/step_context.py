@@ -2,7 +2,9 @@
 
 import contextlib
 import threading
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
@@ -18,12 +20,16 @@ class StepContext:
     On torch the host counts the steps, so that no step waits for the device:
     `host_due` says there whether a decision falls on the step, `host_starting`
     whether the safe start may still be going on. Elsewhere both are `None`.
+
+    `promised_drop` is set by the update: a function from the weights it led to
+    to the drop in loss that the gradient had promised for it, scalar.
     """
 
     def __init__(self) -> None:
         self.active = False
         self.loss: Tensor = None
         self.arguments: dict[str, Any] = {}
+        self.promised_drop: Callable[[Sequence[Tensor]], Tensor] | None = None
         self.applied = False
         self.host_due: bool | None = None
         self.host_starting: bool | None = None
@@ -32,7 +38,7 @@ class StepContext:
     def step(self) -> Iterator[None]:
         """One train step of the model."""
         self.active, self.applied = True, False
-        self.loss, self.arguments = None, {}
+        self.loss, self.arguments, self.promised_drop = None, {}, None
         try:
             yield
         finally:
@@ -59,6 +65,16 @@ class StepContext:
                 "loss through `compute_loss` (override it if need be)."
             )
         return ops.cast(ops.reshape(self.loss, ()), "float32")
+
+    def take_promised_drop(self, weights: Sequence[Tensor]) -> Tensor:
+        """The drop in loss promised for the step to `weights`, scalar.
+
+        Raises:
+            RuntimeError: if the step made no update.
+        """
+        if self.promised_drop is None:
+            raise RuntimeError("The step made no update.")
+        return self.promised_drop(weights)
 
 
 class ThreadedStepContext(StepContext, threading.local):

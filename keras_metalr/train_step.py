@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_metalr import backend
 from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.step_context import StepContext
 
 Tensor = Any
 
@@ -83,16 +84,16 @@ def measured_train_step(
                 variable.assign(value)
             raise
 
-        def loss_after() -> Tensor:
+        def try_again() -> tuple[Tensor, Tensor]:
             with backend.measuring():
                 values = dict(zip(map(id, seeds), old_seeds, strict=True))
                 after = backend.random_state()
                 backend.set_random_state(random_state)
-                loss = _replay(
+                result = _replay(
                     model,
                     compute_loss,
                     data,
-                    context.arguments,
+                    context,
                     [
                         ops.convert_to_tensor(v)
                         for v in model.trainable_variables
@@ -103,11 +104,11 @@ def measured_train_step(
                     ],
                 )
                 backend.set_random_state(after)
-                return loss
+                return result
 
         if optimizer.settings.guard:
             _keep_statistics(optimizer, statistics, old_statistics)
-        return {**logs, **optimizer.finish_step(loss_after, resolution)}
+        return {**logs, **optimizer.finish_step(try_again, resolution)}
 
     def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
         with context.step():
@@ -132,7 +133,7 @@ def measured_train_step(
                     model,
                     compute_loss,
                     data,
-                    context.arguments,
+                    context,
                     weights,
                     replayed,
                     metrics,
@@ -219,12 +220,12 @@ def _replay(
     model: keras.Model,
     compute_loss: Callable[..., Tensor],
     data: Any,
-    arguments: dict[str, Any],
+    context: StepContext,
     weights: Sequence[Tensor],
     others: Sequence[Tensor],
     metrics: Sequence[Tensor] = (),
-) -> Tensor:
-    """The step's own forward pass and loss, at the weights it led to.
+) -> tuple[Tensor, Tensor]:
+    """The step's own loss at the weights it led to, and the drop promised.
 
     Same batch, same dropout masks (the random state is the old one), training
     mode: it differs from the loss of the step in the weights alone. Nothing it
@@ -232,8 +233,15 @@ def _replay(
     """
     try:
         loss = _forward_loss(
-            model, compute_loss, data, arguments, weights, others, metrics
+            model,
+            compute_loss,
+            data,
+            context.arguments,
+            weights,
+            others,
+            metrics,
         )
+        promised = context.take_promised_drop(weights)
     except Exception as error:
         warnings.warn(
             "MetaLR cannot run this model's forward pass again after an "
@@ -241,8 +249,9 @@ def _replay(
             f"well. The cause: {type(error).__name__}: {error}",
             stacklevel=2,
         )
-        return ops.convert_to_tensor(float("nan"), dtype="float32")
-    return ops.where(ops.isnan(loss), float("inf"), loss)
+        unknown = ops.convert_to_tensor(float("nan"), dtype="float32")
+        return unknown, unknown
+    return ops.where(ops.isnan(loss), float("inf"), loss), promised
 
 
 def _forward_loss(
