@@ -1,6 +1,6 @@
 """Phases 1 and 2: static runs of a workload, and the controller fit on them.
 
-    python scripts/fit_controller.py --output keras_metalr/presets/general
+    python scripts/fit_controller.py --output keras_metalr/presets/supervised
 
 Trains the digits at each of 15 constant rates, with three optimizers, two
 lengths of run and two seeds, and fits the controller on what was recorded. An

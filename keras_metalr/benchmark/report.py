@@ -284,7 +284,7 @@ def overhead_table(folder: Path) -> str:
     for backend, path in paths.items():
         title = _BACKEND_NAMES[backend]
         if not path.is_file():
-            rows.append((title, "not measured yet", *[""] * 6))
+            rows.append((title, "not measured yet", *[""] * 7))
             continue
         for result in _read(path)["results"]:
             rows.append((title, *_overhead_cells(result)))
@@ -292,6 +292,7 @@ def overhead_table(folder: Path) -> str:
         "backend",
         "model",
         "plain step",
+        "no decision",
         "200 steps",
         "2,000 steps",
         "10,000 steps",
@@ -302,8 +303,9 @@ def overhead_table(folder: Path) -> str:
         _markdown(heads, rows),
         "",
         "Time of a training step with MetaLR over that of a plain compiled "
-        "step, averaged over a run of that many steps, and peak memory of the "
-        "process over that of plain training. "
+        "step: on a step without a decision, and averaged over a run of that "
+        "many steps, decisions (one more forward pass each) included. Peak "
+        "memory of the process over that of plain training. "
         + " ".join(_overhead_notes(paths.values())),
     ]
     return "\n".join(lines)
@@ -314,6 +316,7 @@ def _overhead_cells(result: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         _MODEL_NAMES.get(model, model),
         f"{result['plain_milliseconds']:.3g} ms",
+        f"{result['ratio_without_trust']:.2f}",
         *(f"{result[f'ratio_horizon_{n}']:.2f}" for n in (200, 2_000, 10_000)),
         *(
             f"{result[key]:.2f}" if key in result else "-"

@@ -170,6 +170,7 @@ def test_demo_table(tmp_path):
 
 def test_overhead_table(tmp_path):
     row = {"model": "dense", "plain_milliseconds": 3.21}
+    row["ratio_without_trust"] = 1.25
     row |= {f"ratio_horizon_{n}": 1.5 for n in (200, 2000, 10000)}
     content = {
         "backend": "jax",

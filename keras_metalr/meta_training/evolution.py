@@ -1,0 +1,213 @@
+"""Evolution of the controller on the end of the run.
+
+Never on the next step: rates trained that way come out too small by orders of
+magnitude (Wu et al., 2018, https://arxiv.org/abs/1803.02021). The strategy is
+evosax's Open_ES (Salimans et al., 2017, https://arxiv.org/abs/1703.03864) with
+antithetic pairs: both of a pair run the same task with the same batches, so
+that what differs between them is the controller alone.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from keras_metalr.controller import Controller
+from keras_metalr.meta_training.bank import Bank
+from keras_metalr.meta_training.bank import choose
+from keras_metalr.meta_training.bank import regret
+from keras_metalr.meta_training.bank import score
+from keras_metalr.meta_training.unroll import Unroll
+
+
+class Arena(NamedTuple):
+    """A kind of run, with its tasks."""
+
+    name: str
+    unroll: Unroll
+    bank: Bank
+
+
+class EvolutionConfig(NamedTuple):
+    """Hyperparameters of the evolution.
+
+    `sigma` and `learning_rate` fall over the run, linearly and by a cosine.
+    """
+
+    num_generations: int = 800
+    num_pairs: int = 128
+    sigma: float = 0.05
+    final_sigma: float = 0.04
+    learning_rate: float = 8e-3
+    seed: int = 0
+
+
+class ControllerVector:
+    """A `Controller`'s weights as one vector, and the function they make.
+
+    Args:
+        controller: Built `Controller`; it gives the architecture.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        values = [jnp.asarray(w) for w in controller.get_weights()]
+        self.start, self._unravel = ravel_pytree(values)
+
+    def function(
+        self, vector: jnp.ndarray
+    ) -> Callable[[jnp.ndarray], jnp.ndarray]:
+        """From features `(NUM_FEATURES,)` to the output, a scalar."""
+        weights = self._unravel(vector)
+
+        def call(features: jnp.ndarray) -> jnp.ndarray:
+            outputs, _ = self.controller.stateless_call(
+                weights, [], features[None, :]
+            )
+            return outputs.reshape(())
+
+        return call
+
+    def to_controller(self, vector: jnp.ndarray) -> Controller:
+        """A new `Controller` with these weights."""
+        controller = Controller.from_config(self.controller.get_config())
+        weights = [np.asarray(w) for w in self._unravel(vector)]
+        controller.set_weights(weights)
+        return controller
+
+
+def evolve(
+    arenas: Sequence[Arena],
+    start: Controller,
+    config: EvolutionConfig,
+    checkpoint: pathlib.Path | None = None,
+    save_every: int = 25,
+    report: Callable[[int, str, float, float], None] | None = None,
+) -> Controller:
+    """Evolve a controller; goes on from the checkpoint where there is one.
+
+    Args:
+        arenas: Sequence of `Arena`; each generation plays in the next one.
+        start: `Controller` to start from.
+        config: `EvolutionConfig`.
+        checkpoint: Path of an `.npz` file. Defaults to `None`, none is kept.
+        save_every: Integer, generations from one checkpoint to the next.
+            Defaults to `25`.
+        report: Callable that is told the generation, the arena's name, the mean
+            score and the seconds left. Defaults to `None`.
+
+    Returns:
+        The controller at the mean of the last population.
+    """
+    from evosax.algorithms import Open_ES
+    from evosax.core.fitness_shaping import standardize_fitness_shaping_fn
+
+    vector = ControllerVector(start)
+    rate = optax.cosine_decay_schedule(
+        config.learning_rate, config.num_generations, 0.05
+    )
+    strategy = Open_ES(
+        population_size=2 * config.num_pairs,
+        solution=vector.start,
+        optimizer=optax.adam(rate),
+        std_schedule=optax.linear_schedule(
+            config.sigma, config.final_sigma, config.num_generations
+        ),
+        fitness_shaping_fn=standardize_fitness_shaping_fn,
+    )
+    params = strategy.default_params
+    key = jax.random.key(config.seed)
+    state = strategy.init(key, vector.start, params)
+    first = 0
+    if checkpoint is not None and checkpoint.is_file():
+        state, first = _load(checkpoint, state)
+    fitness = {a.name: _fitness(a, vector) for a in arenas}
+    began = time.monotonic()
+    for generation in range(first, config.num_generations):
+        arena = arenas[generation % len(arenas)]
+        ask_key, tell_key, task_key = jax.random.split(
+            jax.random.fold_in(key, generation), 3
+        )
+        population, state = strategy.ask(ask_key, state, params)
+        num_tasks = arena.bank.best_loss.shape[0]
+        index = jax.random.randint(task_key, (config.num_pairs,), 0, num_tasks)
+        # The second half of the population mirrors the first.
+        tasks = choose(arena.bank, jnp.tile(index, 2))
+        scores = fitness[arena.name](population, tasks)
+        state, _ = strategy.tell(tell_key, population, scores, state, params)
+        done = generation + 1
+        if report is not None:
+            spent = (time.monotonic() - began) / (done - first)
+            left = spent * (config.num_generations - done)
+            report(generation, arena.name, float(scores.mean()), left)
+        last = done == config.num_generations
+        if checkpoint is not None and (last or done % save_every == 0):
+            _save(checkpoint, state, done)
+    return vector.to_controller(state.mean)
+
+
+def _fitness(arena: Arena, vector: ControllerVector) -> Callable[..., Any]:
+    def one(weights: jnp.ndarray, bank: Bank) -> jnp.ndarray:
+        result = arena.unroll.controlled(vector.function(weights), bank.tasks)
+        return score(result, bank)
+
+    return jax.jit(jax.vmap(one))
+
+
+def evaluate(
+    arena: Arena, controller: Controller, chunk: int = 64
+) -> dict[str, np.ndarray]:
+    """Run a controller on every task of an arena.
+
+    Args:
+        arena: `Arena`, with tasks that nothing was trained on.
+        controller: `Controller`.
+        chunk: Integer, tasks that run side by side. Defaults to `64`.
+
+    Returns:
+        Dict of arrays with one row a task: `regret`, `score` and `log_rates`.
+    """
+    vector = ControllerVector(controller)
+
+    def one(bank: Bank) -> dict[str, jnp.ndarray]:
+        result = arena.unroll.controlled(
+            vector.function(vector.start), bank.tasks
+        )
+        final = regret(result.final_loss, bank.best_loss, bank.initial_loss)
+        return {
+            "regret": final,
+            "score": score(result, bank),
+            "log_rates": result.log_rates,
+        }
+
+    count = arena.bank.best_loss.shape[0]
+    rows = jax.jit(lambda b: jax.lax.map(one, b, batch_size=min(chunk, count)))(
+        arena.bank
+    )
+    return {name: np.asarray(value) for name, value in rows.items()}
+
+
+def _save(path: pathlib.Path, state: Any, generation: int) -> None:
+    leaves = jax.tree.leaves(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, *map(np.asarray, leaves), generation=generation)
+    part.replace(path)
+
+
+def _load(path: pathlib.Path, state: Any) -> tuple[Any, int]:
+    leaves, tree = jax.tree.flatten(state)
+    with np.load(path) as saved:
+        values = [
+            jnp.asarray(saved[f"arr_{i}"], jnp.asarray(leaf).dtype)
+            for i, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(tree, values), int(saved["generation"])

@@ -1,0 +1,177 @@
+"""Random members of a family: everything that makes one small run what it is.
+
+A task is numbers and starting weights, no code, so that hundreds of them run
+side by side in one compiled unroll.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from keras_metalr.meta_training import optimizers
+from keras_metalr.meta_training.data import Data
+from keras_metalr.meta_training.families import Family
+from keras_metalr.meta_training.optimizers import KINDS
+from keras_metalr.meta_training.optimizers import OptimizerSpec
+
+BATCH_SIZE = 32
+PRETRAINING_STEPS = 400
+PRETRAINING_RATE = 3e-3
+# Loss scales far from 1 are what a user's own loss may have.
+LOG_LOSS_SCALE = 2.3
+
+
+class Task(NamedTuple):
+    """One small run: scalars, but for `start`, the weights `(n,)`."""
+
+    seed: Any
+    data_set: Any
+    offset: Any
+    num_examples: Any
+    batch_size: Any
+    label_noise: Any
+    input_scale: Any
+    loss_scale: Any
+    activation: Any
+    permutation: Any
+    optimizer: OptimizerSpec
+    pretrained: Any
+    start: Any
+
+
+def template(family: Family) -> tuple[int, Any]:
+    """Number of weights of a member, and the function from a vector to it."""
+    vector, unravel = ravel_pytree(family.init(jax.random.key(0), jnp.ones(())))
+    return int(vector.shape[0]), unravel
+
+
+def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
+    """Random tasks of a family, stacked along a leading axis.
+
+    A third of them start from weights trained on another part of the data with
+    other labels, with a new head.
+
+    Args:
+        family: `Family`.
+        data: `Data`.
+        num_tasks: Integer (>= 1).
+        seed: Integer; the same tasks for the same seed.
+    """
+    generator = np.random.default_rng(seed)
+    size = (num_tasks,)
+    num_sets = int(data.count.shape[0])
+    data_set = generator.integers(0, num_sets, size)
+    count = np.asarray(data.count)[data_set]
+    low = 256 / np.minimum(count, 8192)
+    share = np.exp(generator.uniform(np.log(low), 0.0, size))
+    names = list(KINDS)
+    picks = generator.integers(0, len(names), size)
+    specs = np.array([KINDS[names[i]] for i in picks], "float32").T
+    decay = 10.0 ** generator.uniform(-3, -1, size)
+    specs[4] = np.where(specs[4] > 0, decay, 0.0)
+    pretrained = generator.random(size) < 1 / 3
+    scale = np.exp(generator.normal(0.0, 0.5, size))
+    # A pretrained net has sane weights, or it could not have been trained.
+    scale = np.where(pretrained, 1.0, scale)
+    noisy = generator.random(size) < 0.3
+    as_f = lambda v: jnp.asarray(np.asarray(v, "float32"))  # noqa: E731
+    as_i = lambda v: jnp.asarray(np.asarray(v, "int32"))  # noqa: E731
+    task = Task(
+        seed=as_i(generator.integers(0, 2**30, size)),
+        data_set=as_i(data_set),
+        offset=as_i(generator.integers(0, 2**20, size)),
+        num_examples=as_i(share * np.minimum(count, 8192)),
+        batch_size=as_i(2 ** generator.integers(2, 6, size)),
+        label_noise=as_f(noisy * generator.uniform(0.0, 0.4, size)),
+        input_scale=as_f(np.exp(generator.normal(0.0, 0.5, size))),
+        loss_scale=as_f(
+            np.exp(generator.uniform(-LOG_LOSS_SCALE, LOG_LOSS_SCALE, size))
+        ),
+        activation=as_i(generator.integers(0, 3, size)),
+        permutation=as_i(generator.integers(0, 10, size)),
+        optimizer=OptimizerSpec(*(as_f(row) for row in specs)),
+        pretrained=as_f(pretrained),
+        start=jnp.zeros((num_tasks, 0)),
+    )
+    starts = jax.jit(jax.vmap(lambda t, s: _start(family, data, t, s)))
+    return task._replace(start=starts(task, as_f(scale)))
+
+
+def _start(
+    family: Family, data: Data, task: Task, scale: jnp.ndarray
+) -> jnp.ndarray:
+    """Weights to start from: drawn, or trained on something else."""
+    key = jax.random.key(task.seed)
+    body_key, head_key, data_key = jax.random.split(key, 3)
+    _, unravel = template(family)
+    new = ravel_pytree(family.init(body_key, scale))[0]
+    # Another part of the data, with other labels.
+    elsewhere = task._replace(
+        offset=task.offset + task.num_examples,
+        permutation=task.permutation + 3,
+        label_noise=jnp.zeros(()),
+        loss_scale=jnp.ones(()),
+        batch_size=jnp.asarray(BATCH_SIZE),
+    )
+    spec = OptimizerSpec(*(jnp.asarray(v) for v in KINDS["adam"]))
+
+    def step(carry: Any, index: jnp.ndarray) -> tuple[Any, None]:
+        weights, slots = carry
+        batch = draw_batch(data, elsewhere, jax.random.fold_in(data_key, index))
+        gradient = jax.grad(
+            lambda w: batch_loss(family, elsewhere, unravel(w), *batch)
+        )(weights)
+        left = 1.0 - index / PRETRAINING_STEPS
+        return optimizers.update(
+            weights, gradient, slots, PRETRAINING_RATE * left, spec
+        ), None
+
+    steps = jnp.arange(PRETRAINING_STEPS)
+    carry = (new, optimizers.empty_slots(new))
+    (trained, _), _ = jax.lax.scan(step, carry, steps)
+    head = family.init(head_key, scale)["head"]
+    trained = ravel_pytree({**unravel(trained), "head": head})[0]
+    return jnp.where(task.pretrained > 0.5, trained, new)
+
+
+def draw_batch(
+    data: Data, task: Task, key: Any
+) -> tuple[jnp.ndarray, jnp.ndarray, jnp.ndarray]:
+    """One batch: inputs `(32, 64)`, labels `(32,)`, weights `(32,)`.
+
+    A smaller batch is one in which the weights of the rest are 0.
+    """
+    drawn = jax.random.randint(key, (BATCH_SIZE,), 0, task.num_examples)
+    index = (task.offset + drawn) % data.count[task.data_set]
+    x = data.x[task.data_set, index] * task.input_scale
+    y = data.y[task.data_set, index]
+    y = jnp.where(data.noise[index] < task.label_noise, data.wrong[index], y)
+    weights = (jnp.arange(BATCH_SIZE) < task.batch_size) / task.batch_size
+    return x, (y + task.permutation) % 10, weights
+
+
+def batch_loss(
+    family: Family,
+    task: Task,
+    parameters: Any,
+    x: jnp.ndarray,
+    y: jnp.ndarray,
+    weights: jnp.ndarray,
+) -> jnp.ndarray:
+    """The loss of a batch, scalar, in the task's own scale."""
+    out = family.apply(parameters, x, task.activation)
+    return task.loss_scale * jnp.sum(family.loss(out, x, y) * weights)
+
+
+def validation_loss(
+    family: Family, data: Data, task: Task, parameters: Any
+) -> jnp.ndarray:
+    """The mean loss on the validation examples, in the task's own scale."""
+    x = data.x_validation[task.data_set] * task.input_scale
+    y = (data.y_validation[task.data_set] + task.permutation) % 10
+    out = family.apply(parameters, x, task.activation)
+    return task.loss_scale * jnp.mean(family.loss(out, x, y))

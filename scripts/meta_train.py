@@ -1,0 +1,68 @@
+"""Meta-train the controller and write it as a preset.
+
+    KERAS_BACKEND=jax python scripts/meta_train.py --config general \\
+        --output keras_metalr/presets/general
+
+Starts from a preset (the supervised fit of phases 1 and 2), evolves it on small
+runs, and tests it on tasks that it was not trained on. An interrupted call goes
+on where it was: banks of tuned tasks and the evolution are kept in `--work`.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from keras_metalr.controller import Controller
+from keras_metalr.meta_training.train import CONFIGS
+from keras_metalr.meta_training.train import check_backend
+from keras_metalr.meta_training.train import meta_train
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the flags and train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", choices=sorted(CONFIGS), default="general")
+    parser.add_argument(
+        "--start", default="supervised", help="preset or folder"
+    )
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=pathlib.Path("runs/meta")
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--generations", type=int, help="instead of the configuration's"
+    )
+    options = parser.parse_args(arguments)
+    check_backend()
+    config = CONFIGS[options.config]
+    if options.generations is not None:
+        if options.generations < 1:
+            parser.error(
+                "--generations must be 1 or more. "
+                f"Received: {options.generations}"
+            )
+        evolution = config.evolution._replace(
+            num_generations=options.generations
+        )
+        config = config._replace(evolution=evolution)
+    words = sys.argv[1:] if arguments is None else arguments
+    meta_train(
+        options.output.name,
+        config,
+        Controller.from_preset(options.start),
+        options.work,
+        options.output,
+        "python scripts/meta_train.py " + shlex.join(words),
+        say=lambda line: print(line, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()
