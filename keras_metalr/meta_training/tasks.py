@@ -78,27 +78,33 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
     # A pretrained net has sane weights, or it could not have been trained.
     scale = np.where(pretrained, 1.0, scale)
     noisy = generator.random(size) < 0.3
-    as_f = lambda v: jnp.asarray(np.asarray(v, "float32"))  # noqa: E731
-    as_i = lambda v: jnp.asarray(np.asarray(v, "int32"))  # noqa: E731
     task = Task(
-        seed=as_i(generator.integers(0, 2**30, size)),
-        data_set=as_i(data_set),
-        offset=as_i(generator.integers(0, 2**20, size)),
-        num_examples=as_i(share * np.minimum(count, 8192)),
-        batch_size=as_i(2 ** generator.integers(2, 6, size)),
-        label_noise=as_f(noisy * generator.uniform(0.0, 0.4, size)),
-        input_scale=as_f(np.exp(generator.normal(0.0, 0.5, size))),
-        loss_scale=as_f(
+        seed=_integers(generator.integers(0, 2**30, size)),
+        data_set=_integers(data_set),
+        offset=_integers(generator.integers(0, 2**20, size)),
+        num_examples=_integers(share * np.minimum(count, 8192)),
+        batch_size=_integers(2 ** generator.integers(2, 6, size)),
+        label_noise=_floats(noisy * generator.uniform(0.0, 0.4, size)),
+        input_scale=_floats(np.exp(generator.normal(0.0, 0.5, size))),
+        loss_scale=_floats(
             np.exp(generator.uniform(-LOG_LOSS_SCALE, LOG_LOSS_SCALE, size))
         ),
-        activation=as_i(generator.integers(0, 3, size)),
-        permutation=as_i(generator.integers(0, 10, size)),
-        optimizer=OptimizerSpec(*(as_f(row) for row in specs)),
-        pretrained=as_f(pretrained),
+        activation=_integers(generator.integers(0, 3, size)),
+        permutation=_integers(generator.integers(0, 10, size)),
+        optimizer=OptimizerSpec(*(_floats(row) for row in specs)),
+        pretrained=_floats(pretrained),
         start=jnp.zeros((num_tasks, 0)),
     )
     starts = jax.jit(jax.vmap(lambda t, s: _start(family, data, t, s)))
-    return task._replace(start=starts(task, as_f(scale)))
+    return task._replace(start=starts(task, _floats(scale)))
+
+
+def _floats(values: Any) -> jnp.ndarray:
+    return jnp.asarray(np.asarray(values, "float32"))
+
+
+def _integers(values: Any) -> jnp.ndarray:
+    return jnp.asarray(np.asarray(values, "int32"))
 
 
 def _start(

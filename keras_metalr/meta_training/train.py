@@ -28,6 +28,8 @@ from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.optimizers import OptimizerSpec
+from keras_metalr.meta_training.tasks import Task
 from keras_metalr.meta_training.unroll import SCHEDULES
 from keras_metalr.meta_training.unroll import Unroll
 
@@ -229,7 +231,8 @@ supervised fit of phases 1 and 2.
 
 ## Scores
 
-On tasks that were never trained on. Regret = (final validation loss - best of a
+On tasks that were never trained on (other members of the families; the images
+are of the same data sets). Regret = (final validation loss - best of a
 grid) / (initial loss - best), the grid being {grid} tuned for each task by
 itself: 0 is the tuned run, 1 is no progress, below 0 beats the tuned run. It is
 clipped to [-0.15, 5]. The run does not depend on the first rate that the user
@@ -265,7 +268,7 @@ def _arena(
     )
     path = work / f"bank-{stage.name}-{count}-{seed}-{'-'.join(names)}.npz"
     if path.is_file():
-        return Arena(stage.name, unroll, _load_bank(path, unroll))
+        return Arena(stage.name, unroll, _load_bank(path))
     say(f"tuning {count} tasks of {stage.name}")
     bank = make_bank(unroll, count, seed)
     work.mkdir(parents=True, exist_ok=True)
@@ -276,16 +279,16 @@ def _arena(
     return Arena(stage.name, unroll, bank)
 
 
-def _load_bank(path: pathlib.Path, unroll: Unroll) -> Bank:
-    from keras_metalr.meta_training.tasks import draw_tasks
-
-    one = draw_tasks(unroll.family, unroll.data, 1, 0)
-    empty = Bank(one, one.seed, one.seed, one.seed)
+def _load_bank(path: pathlib.Path) -> Bank:
+    task = Task._make(range(len(Task._fields)))
+    spec = OptimizerSpec._make(range(len(OptimizerSpec._fields)))
+    task = task._replace(optimizer=spec)
+    structure = jax.tree.structure(Bank(task, 0, 0, 0))
     with np.load(path) as saved:
         leaves = [
             jnp.asarray(saved[f"arr_{i}"]) for i in range(len(saved.files))
         ]
-    return jax.tree.unflatten(jax.tree.structure(empty), leaves)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
