@@ -25,6 +25,8 @@ from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import choose
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.bank import score
+from keras_metalr.meta_training.checkpoint import load_tree
+from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.unroll import Unroll
 
 
@@ -128,7 +130,8 @@ def evolve(
     state = strategy.init(key, vector.start, params)
     first = 0
     if checkpoint is not None and checkpoint.is_file():
-        state, first = _load(checkpoint, state)
+        state, done = load_tree(checkpoint, (state, 0))
+        first = int(done)
     fitness = {a.name: _fitness(a, vector) for a in arenas}
     began = time.monotonic()
     for generation in range(first, config.num_generations):
@@ -150,7 +153,7 @@ def evolve(
             report(generation, arena.name, float(scores.mean()), left)
         last = done == config.num_generations
         if checkpoint is not None and (last or done % save_every == 0):
-            _save(checkpoint, state, done)
+            save_tree(checkpoint, (state, done))
     return vector.to_controller(state.mean)
 
 
@@ -193,21 +196,3 @@ def evaluate(
         arena.bank
     )
     return {name: np.asarray(value) for name, value in rows.items()}
-
-
-def _save(path: pathlib.Path, state: Any, generation: int) -> None:
-    leaves = jax.tree.leaves(state)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, *map(np.asarray, leaves), generation=generation)
-    part.replace(path)
-
-
-def _load(path: pathlib.Path, state: Any) -> tuple[Any, int]:
-    leaves, tree = jax.tree.flatten(state)
-    with np.load(path) as saved:
-        values = [
-            jnp.asarray(saved[f"arr_{i}"], jnp.asarray(leaf).dtype)
-            for i, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(tree, values), int(saved["generation"])

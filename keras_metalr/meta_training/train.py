@@ -1,6 +1,5 @@
 """The whole of meta-training: banks, evolution, held-out scores, the card."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -11,16 +10,17 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_metalr.controller import WEIGHTS_FILE
+from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.checkpoint import load_tree
+from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
@@ -168,16 +168,16 @@ def meta_train(
         "command": command,
     }
     controller.save_to_preset(str(output))
-    card = make_card(name, config, record, output / WEIGHTS_FILE)
+    card = make_card(name, config, record, output)
     (output / "CARD.md").write_text(card, encoding="utf-8")
     (output / "scores.json").write_text(json.dumps(record, indent=2) + "\n")
     return record
 
 
 def make_card(
-    name: str, config: MetaConfig, record: dict[str, Any], weights: pathlib.Path
+    name: str, config: MetaConfig, record: dict[str, Any], preset: pathlib.Path
 ) -> str:
-    """The preset's card, Markdown, from what was measured."""
+    """The card of the preset in a folder, Markdown, from what was measured."""
     evolution = config.evolution
     rows = [
         "| stage | tasks | pretrained | regret: start | evolved "
@@ -192,8 +192,8 @@ def make_card(
             f"| {new['low']:.3f} to {new['high']:.3f} | {new['median']:.3f} "
             f"| {new['worst']:.2f} | {'yes' if score['trained_on'] else 'no'} |"
         )
+    digest = json.loads((preset / CONFIG_FILE).read_text())["weights_sha256"]
     trained = [s for s in config.stages if s.name in config.order]
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     return CARD.format(
         name=name,
         feature_version=FEATURE_VERSION,
@@ -274,27 +274,17 @@ def _arena(
     )
     path = work / f"bank-{stage.name}-{count}-{seed}-{'-'.join(names)}.npz"
     if path.is_file():
-        return Arena(stage.name, unroll, _load_bank(path))
+        return Arena(stage.name, unroll, load_tree(path, _bank_structure()))
     say(f"tuning {count} tasks of {stage.name}")
     bank = make_bank(unroll, count, seed)
-    work.mkdir(parents=True, exist_ok=True)
-    leaves = jax.tree.leaves(bank)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, *map(np.asarray, leaves))
-    part.replace(path)
+    save_tree(path, bank)
     return Arena(stage.name, unroll, bank)
 
 
-def _load_bank(path: pathlib.Path) -> Bank:
+def _bank_structure() -> Bank:
     task = Task._make(range(len(Task._fields)))
     spec = OptimizerSpec._make(range(len(OptimizerSpec._fields)))
-    task = task._replace(optimizer=spec)
-    structure = jax.tree.structure(Bank(task, 0, 0, 0))
-    with np.load(path) as saved:
-        leaves = [
-            jnp.asarray(saved[f"arr_{i}"]) for i in range(len(saved.files))
-        ]
-    return jax.tree.unflatten(structure, leaves)
+    return Bank(task._replace(optimizer=spec), *([0] * 3))
 
 
 def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
@@ -318,7 +308,7 @@ def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
 
 
 def _hours(work: pathlib.Path, seconds: float) -> float:
-    """Hours spent, those of interrupted calls included."""
+    """Hours of all the calls in this folder that came to their end."""
     path = work / "seconds.json"
     before = json.loads(path.read_text()) if path.is_file() else 0.0
     path.write_text(json.dumps(before + seconds))
