@@ -9,35 +9,27 @@ made again, so an interrupted call goes on where it was.
 """
 
 import argparse
-import json
 import logging
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn
-from rich.progress import MofNCompleteColumn
-from rich.progress import Progress
-from rich.progress import TextColumn
-from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
-from keras_metalr.benchmark import run
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
 from keras_metalr.benchmark.comparison import compare
-from keras_metalr.benchmark.records import write_json
-from keras_metalr.benchmark.report import CONTROLLER_FILE
-from keras_metalr.benchmark.report import controller_identity
+from keras_metalr.benchmark.experiment import Job
+from keras_metalr.benchmark.experiment import claim_folder
+from keras_metalr.benchmark.experiment import make_runs
 from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
 
 STARTING_RATES = (1e-6, 1e-3, 1.0, 10.0)
@@ -51,23 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow warns that functions are traced anew: each run has its model.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     output = arguments.output or RESULTS / _folder_name(arguments.optimizer)
-    if not _is_of_the_controller_identity(output):
-        print(
-            f"error: the runs in {output} are of another controller. Delete "
-            "the folder, or name another with --output.",
-            file=sys.stderr,
-        )
-        return 2
+    try:
+        claim_folder(output)
+    except ValueError as error:
+        return report_error(error)
     console = Console()
     grid = constant_rates(arguments.rates)
-    configs = [
-        RunConfig(method=method, learning_rate=rate, seed=seed)
+    workload = workloads.get("digits", optimizer=arguments.optimizer)
+    jobs = [
+        Job(
+            title=f"{method}, {rate:g}, seed {seed}",
+            workload=workload,
+            config=RunConfig(method=method, learning_rate=rate, seed=seed),
+        )
         for seed in range(arguments.seeds)
         for method, rates in (("static", grid), ("metalr", STARTING_RATES))
         for rate in rates
     ]
-    workload = workloads.get("digits", optimizer=arguments.optimizer)
-    comparison = compare(_make_runs(workload, configs, output, console))
+    data = workload.load_data()
+    comparison = compare(make_runs(jobs, data, output, console))
     _print(comparison, console)
     return 0
 
@@ -112,45 +106,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _folder_name(optimizer: str) -> str:
     return "digits" if optimizer == "adam" else f"digits-{optimizer}"
-
-
-def _is_of_the_controller_identity(output: pathlib.Path) -> bool:
-    """Whether records in the folder, if any, were made with the controller."""
-    note = output / CONTROLLER_FILE
-    if note.is_file():
-        recorded = json.loads(note.read_text(encoding="utf-8"))
-        return bool(recorded == controller_identity())
-    write_json(note, controller_identity())
-    return True
-
-
-def _make_runs(
-    workload: Any,
-    configs: list[RunConfig],
-    output: pathlib.Path,
-    console: Console,
-) -> list[Any]:
-    data = workload.load_data()
-    results = []
-    progress = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-    )
-    with progress:
-        task = progress.add_task("", total=len(configs))
-        for config in configs:
-            text = (
-                f"{config.method}, {config.learning_rate:g}, seed {config.seed}"
-            )
-            progress.update(task, description=text)
-            results.append(run(workload, config, data=data, output=output))
-            keras.utils.clear_session(free_memory=True)
-            progress.advance(task)
-        progress.update(task, description="done")
-    return results
 
 
 def _print(comparison: Comparison, console: Console) -> None:

@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-import math
-import numbers
+import os
 import pathlib
 import warnings
 import zipfile
@@ -11,13 +10,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_metalr.controller import Controller
+from keras_metalr.arguments import check_boolean
+from keras_metalr.arguments import check_model
+from keras_metalr.arguments import check_numbers
+from keras_metalr.arguments import load_controller
+from keras_metalr.arguments import make_learner
 from keras_metalr.decision import Settings
-from keras_metalr.features import NUM_FEATURES
+from keras_metalr.experience import Experience
+from keras_metalr.experience import learn
+from keras_metalr.experience import load as load_experiences
+from keras_metalr.experience import save as save_experience
 from keras_metalr.session import Session
 from keras_metalr.trace import Trace
-from keras_metalr.train_step import check_trainable
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 
@@ -32,6 +38,8 @@ class MetaLR(keras.callbacks.Callback):
     Inside the compiled train step it measures the batch's loss, the gradient
     norm and how the weights move; about 200 times a run a small network reads
     these signals and moves the rate. Nothing leaves the device for a batch.
+    Where `fit` has validation data, the network reads their loss too, so a run
+    that learns its data by heart is slowed down in time.
 
     `learning_rate` and `grad_norm` (both of the last step) join the logs of
     every epoch, so History, the progress bar, CSVLogger and TensorBoard show
@@ -45,7 +53,7 @@ class MetaLR(keras.callbacks.Callback):
 
     Args:
         controller: String, the name or folder of a preset, or a `keras.Model`
-            from features of shape `(batch, 17)` to outputs of shape
+            from features of shape `(batch, 21)` to outputs of shape
             `(batch, 1)`, such as `keras_metalr.Controller`.
             Defaults to `"general"`.
         total_steps: Integer (>= 1) or `None`, batches in the whole run. `None`
@@ -63,6 +71,16 @@ class MetaLR(keras.callbacks.Callback):
             rate, when the run breaks or is being ruined. It keeps a copy of
             the weights and of the optimizer's slots, at times two of them.
             Defaults to `True`.
+        feedback: Boolean or `None`. Whether the controller also learns within
+            the run, from the cosine of the gradient with the updates before it
+            (`keras_metalr.update_rule.corrected_bias`). `None` is `False`: it
+            was measured to be no better (docs/design.md). Defaults to `None`.
+        experience_dir: String, path or `None`, a folder in which runs of one
+            workload gather experience: each `fit` that comes to its end leaves
+            its trace and its outcome there (the last validation loss, or the
+            training loss at the end where there is none), and each one begins
+            with the controller refit on them. Made where it does not exist;
+            give every workload its own. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (a line at the end of training).
             Defaults to `0`.
 
@@ -101,23 +119,30 @@ class MetaLR(keras.callbacks.Callback):
         max_learning_rate: float | None = None,
         safe_start: bool = True,
         guard: bool = True,
+        feedback: bool | None = None,
+        experience_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__()
-        _check_arguments(
+        check_numbers(
             total_steps, min_learning_rate, max_learning_rate, verbose
         )
-        _check_boolean("safe_start", safe_start)
-        _check_boolean("guard", guard)
+        check_boolean("safe_start", safe_start)
+        check_boolean("guard", guard)
+        if feedback is not None:
+            check_boolean("feedback", feedback)
         self.controller = controller
         self.total_steps = total_steps
         self.min_learning_rate = min_learning_rate
         self.max_learning_rate = max_learning_rate
         self.safe_start = safe_start
         self.guard = guard
+        self.feedback = feedback
+        self.experience_dir = experience_dir
         self.verbose = verbose
         self.trace = Trace()
-        self._controller_model = _load_controller(controller)
+        self._controller_model = load_controller(controller)
+        self._learner = make_learner(self._controller_model, experience_dir)
         self._session: Session | None = None
         self._training = False
         self._resume_from: pathlib.Path | None = None
@@ -129,19 +154,20 @@ class MetaLR(keras.callbacks.Callback):
         """Install on the model; Keras calls this as `fit` begins."""
         super().set_model(model)
         self._remove()
-        _check_model(model)
+        check_model(model)
         self._training = False
         self._warned = False
         self._first_epoch = True
         self.trace = Trace()
         session = Session(
             model,
-            self._controller_model,
+            self._experienced_controller(),
             Settings(
                 min_learning_rate=self.min_learning_rate or MIN_RATE,
                 max_learning_rate=self.max_learning_rate or MAX_RATE,
                 safe_start=self.safe_start,
                 guard=self.guard,
+                feedback=bool(self.feedback),
             ),
         )
         session.install()
@@ -187,6 +213,7 @@ class MetaLR(keras.callbacks.Callback):
         if self._session is None:
             return
         self._flush()
+        self._save_experience(self._session)
         if self.verbose and len(self.trace):
             rate = self.trace["learning_rate"]
             print(
@@ -200,6 +227,16 @@ class MetaLR(keras.callbacks.Callback):
         """`evaluate` alone: there is nothing to control."""
         if not self._training:
             self._remove()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Within `fit`: the controller reads the loss on validation data.
+
+        Here and not as the epoch ends, so that every checkpoint of the epoch
+        knows of it, in whatever order the callbacks come.
+        """
+        loss = (logs or {}).get("loss")
+        if self._session is not None and loss is not None:
+            self._session.note_validation(float(loss))
 
     def on_predict_begin(self, logs: dict | None = None) -> None:
         """`predict` alone: there is nothing to control."""
@@ -247,6 +284,7 @@ class MetaLR(keras.callbacks.Callback):
         controller = self.controller
         if not isinstance(controller, (str, pathlib.Path)):
             controller = keras.saving.serialize_keras_object(controller)
+        folder = self.experience_dir
         return {
             "controller": controller,
             "total_steps": self.total_steps,
@@ -254,6 +292,8 @@ class MetaLR(keras.callbacks.Callback):
             "max_learning_rate": self.max_learning_rate,
             "safe_start": self.safe_start,
             "guard": self.guard,
+            "feedback": self.feedback,
+            "experience_dir": folder if folder is None else str(folder),
             "verbose": self.verbose,
         }
 
@@ -298,6 +338,24 @@ class MetaLR(keras.callbacks.Callback):
             group = weights[STATE_PATH]
             state.load_own_variables({key: group[key][()] for key in group})
 
+    def _experienced_controller(self) -> keras.Model:
+        if self.experience_dir is None or self._learner is None:
+            return self._controller_model
+        self._learner.set_weights(self._controller_model.get_weights())
+        learn(self._learner, load_experiences(self.experience_dir))
+        return self._learner
+
+    def _save_experience(self, session: Session) -> None:
+        if self.experience_dir is None or len(self.trace) < 2:
+            return
+        monitor, outcome = "val_loss", session.validation_loss()
+        if outcome is None:
+            monitor, loss = "loss", self.trace["loss"]
+            outcome = float(np.mean(loss[-max(1, len(loss) // 10) :]))
+        save_experience(
+            self.experience_dir, Experience(outcome, monitor, self.trace)
+        )
+
     def _flush(self) -> None:
         session = self._session
         if session is None:
@@ -319,96 +377,6 @@ class MetaLR(keras.callbacks.Callback):
             self._session.remove()
             self._session = None
         self._training = False
-
-
-def _check_arguments(
-    total_steps: Any, low: Any, high: Any, verbose: Any
-) -> None:
-    if total_steps is not None and (
-        isinstance(total_steps, bool)
-        or not isinstance(total_steps, numbers.Integral)
-        or total_steps < 1
-    ):
-        raise ValueError(
-            "`total_steps` must be a positive integer (batches in the whole "
-            f"run) or None. Received: total_steps={total_steps!r}. "
-            "Use None to take it from `fit`."
-        )
-    for name, value in (
-        ("min_learning_rate", low),
-        ("max_learning_rate", high),
-    ):
-        if value is not None and (
-            isinstance(value, bool)
-            or not isinstance(value, numbers.Real)
-            or not math.isfinite(value)
-            or value <= 0
-        ):
-            raise ValueError(
-                f"`{name}` must be a positive, finite number or None. "
-                f"Received: {name}={value!r}."
-            )
-    low = MIN_RATE if low is None else low
-    high = MAX_RATE if high is None else high
-    if low > high:
-        raise ValueError(
-            "`min_learning_rate` must not exceed `max_learning_rate` (which "
-            f"are {MIN_RATE} and {MAX_RATE} where they are None). "
-            f"Received: {low} and {high}."
-        )
-    if isinstance(verbose, bool) or verbose not in (0, 1):
-        raise ValueError(
-            f"`verbose` must be 0 or 1. Received: verbose={verbose!r}."
-        )
-
-
-def _check_boolean(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"`{name}` must be True or False. Received: {name}={value!r}."
-        )
-
-
-def _load_controller(controller: Any) -> keras.Model:
-    if isinstance(controller, (str, pathlib.Path)):
-        return Controller.from_preset(str(controller))
-    if not isinstance(controller, keras.Model):
-        raise ValueError(
-            "`controller` must be a preset's name, the path of a preset "
-            "folder, or a keras.Model. Received: controller="
-            f"{controller!r} of type {type(controller).__name__}."
-        )
-    try:
-        shape = controller.compute_output_shape((None, NUM_FEATURES))
-    except Exception as error:
-        raise ValueError(
-            f"`controller` must take inputs of shape (batch, {NUM_FEATURES}). "
-            f"Received one that does not: {error} "
-            "Use keras_metalr.Controller()."
-        ) from error
-    if not controller.built or shape != (None, 1):
-        raise ValueError(
-            f"`controller` must map inputs of shape (batch, {NUM_FEATURES}) to "
-            f"outputs of shape (batch, 1). Received a model that gives {shape}."
-            " Use keras_metalr.Controller()."
-        )
-    if controller.non_trainable_variables:
-        raise ValueError(
-            "`controller` must have trainable weights alone (no "
-            "BatchNormalization, no Dropout, no frozen layer). Received: "
-            f"{[v.path for v in controller.non_trainable_variables]}."
-        )
-    return controller
-
-
-def _check_model(model: keras.Model) -> None:
-    if not getattr(model, "compiled", False) or model.optimizer is None:
-        raise ValueError(
-            "MetaLR controls a compiled model's optimizer, and this model has "
-            "none. Call `model.compile(optimizer=..., loss=...)` first."
-        )
-    if model.built:
-        check_trainable(model)
 
 
 @contextlib.contextmanager

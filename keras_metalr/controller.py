@@ -44,7 +44,7 @@ class Controller(keras.Model):
 
     >>> import numpy as np
     >>> controller = Controller()
-    >>> controller.predict(np.zeros((2, 17)), verbose=0).shape
+    >>> controller.predict(np.zeros((2, 21)), verbose=0).shape
     (2, 1)
     """
 

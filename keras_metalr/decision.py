@@ -25,6 +25,7 @@ from keras_metalr.signals import trust_ratio
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 from keras_metalr.update_rule import bound
+from keras_metalr.update_rule import corrected_bias
 from keras_metalr.update_rule import increment
 
 Tensor = Any
@@ -53,6 +54,7 @@ CONTROL_INITIAL: dict[str, float] = {
     "learning_rate": 0.0,
     "promised_drop": 0.0,
     "output": 0.0,
+    "feedback_bias": 0.0,
 }
 
 INITIAL: dict[str, float] = {
@@ -87,6 +89,7 @@ class Settings(NamedTuple):
     max_learning_rate: float = MAX_RATE
     safe_start: bool = True
     guard: bool = True
+    feedback: bool = False
 
 
 class Clock(NamedTuple):
@@ -167,6 +170,7 @@ def decide(
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
     resolution: float = 1.2e-5,
+    rule: Callable[[Tensor, Tensor], Tensor] = increment,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -179,6 +183,8 @@ def decide(
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
+        rule: Callable from output and mean trust ratio to the change of the
+            log rate. Defaults to `update_rule.increment`.
 
     Returns:
         Tuple `(scalars, row)`: the new scalars, and this decision's row of the
@@ -198,12 +204,21 @@ def decide(
         ops.ceil(clock.total_steps / clock.interval),
     )
     output = controller(vector)
+    if settings.feedback:
+        output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    moved = ops.where(free, increment(output, summary["trust_mean"]), 0.0)
+    moved = ops.where(free, rule(output, summary["trust_mean"]), 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
 
     new = {**scalars, **summary}
+    if settings.feedback:
+        corrected = corrected_bias(
+            scalars["feedback_bias"], output, summary["cosine_slow"]
+        )
+        new["feedback_bias"] = ops.where(
+            free, corrected, scalars["feedback_bias"]
+        )
     target, rollback = log_rate + moved, ops.zeros_like(moved)
     if settings.guard:
         books, rollback, cut = guard_rule.assess(new, summary, log_rate)

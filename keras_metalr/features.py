@@ -16,7 +16,7 @@ from keras import ops
 
 Tensor = Any
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 FEATURE_LIMIT = 4.0
 TINY = 1e-30
 
@@ -55,6 +55,17 @@ FEATURES = (
         "(log(clip(1 - EMA 0.6 of trust ratio, 0.003, 2)) + 2.5) / 1.5",
         "curvature met by the step; 0: near the edge",
     ),
+    # All 0 where `fit` has no validation data.
+    Feature("validated", "1 or 0", "whether the next three are known"),
+    Feature(
+        "validation_trend", "5 log(validation / previous)", "the last epoch"
+    ),
+    Feature(
+        "validation_rise", "5 log(validation / best)", "> 0: past its best"
+    ),
+    Feature(
+        "validation_gap", "0.5 log(validation / slow)", "> 0: learned by heart"
+    ),
 )
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 NUM_FEATURES = len(FEATURES)
@@ -92,6 +103,10 @@ SUMMARY_INITIAL: dict[str, float] = {
     "distance": 0.0,
     "weight_norm": 0.0,
     "sum_direction_squared": 0.0,
+    "validations": 0.0,
+    "validation_loss": 0.0,
+    "validation_previous": 0.0,
+    "validation_best": 0.0,
 }
 
 
@@ -151,6 +166,36 @@ def update_summary(
     return new
 
 
+def record_validation(
+    summary: dict[str, Tensor], loss: Tensor
+) -> dict[str, Tensor]:
+    """Note what the validation data gave, as it comes: once an epoch.
+
+    Args:
+        summary: Dict of scalars with the keys of `SUMMARY_INITIAL`.
+        loss: Scalar float32, the mean loss on the validation data. One that is
+            not finite is not noted.
+
+    Returns:
+        The new summary, a dict with the same keys.
+    """
+    first = summary["validations"] < 0.5
+    best = ops.minimum(summary["validation_best"], loss)
+    noted = {
+        "validations": summary["validations"] + 1.0,
+        "validation_loss": loss,
+        "validation_previous": ops.where(
+            first, loss, summary["validation_loss"]
+        ),
+        "validation_best": ops.where(first, loss, best),
+    }
+    finite = ops.isfinite(loss)
+    return {
+        **summary,
+        **{k: ops.where(finite, v, summary[k]) for k, v in noted.items()},
+    }
+
+
 def loss_deviation(summary: dict[str, Tensor]) -> Tensor:
     """Mean absolute deviation of the interval losses from the slow mean.
 
@@ -187,8 +232,8 @@ def features(
     values = {
         "progress": progress - 0.5,
         "time_left": 0.5 * ops.log(ops.maximum(1.0 - progress, 0.0) + 0.01),
-        "loss_trend": 5.0 * ops.log(s["loss_fast"] / s["loss_slow"]),
-        "loss_gain": 0.5 * ops.log(s["loss_slow"] / s["loss_first"]),
+        "loss_trend": 5.0 * _log_ratio(s["loss_fast"], s["loss_slow"]),
+        "loss_gain": 0.5 * _log_ratio(s["loss_slow"], s["loss_first"]),
         "loss_surprise": (s["loss_slow"] - s["loss_fast"])
         / ops.maximum(loss_deviation(s), TINY),
         "cosine_fast": s["cosine_fast"],
@@ -198,12 +243,30 @@ def features(
         "update_size": (s["log_update_ratio"] + 7.0) / 4.0,
         "rate_trend": s["log_rate"] - s["log_rate_mean"],
         "rate_drop": 0.5 * (s["log_rate"] - s["log_rate_max"]),
-        "loss_jump": ops.log(s["loss"] / s["loss_slow"]),
+        "loss_jump": _log_ratio(s["loss"], s["loss_slow"]),
         "age": ops.log(s["decisions"]) / 3.0 - 1.0,
         "horizon": ops.log(num_decisions / 100.0),
         "travel": s["distance"] / ops.maximum(s["weight_norm"], TINY) - 0.5,
         "trust": (ops.log(curvature) + 2.5) / 1.5,
+        "validated": ops.minimum(s["validations"], 1.0),
+        "validation_trend": 5.0
+        * _log_ratio(s["validation_loss"], s["validation_previous"]),
+        "validation_rise": 5.0
+        * _log_ratio(s["validation_loss"], s["validation_best"]),
+        "validation_gap": 0.5
+        * _log_ratio(s["validation_loss"], s["loss_slow"]),
     }
     vector = ops.stack([values[name] for name in FEATURE_NAMES])
     vector = ops.where(ops.isfinite(vector), vector, 0.0)
     return ops.clip(vector, -FEATURE_LIMIT, FEATURE_LIMIT)
+
+
+def _log_ratio(loss: Tensor, other: Tensor) -> Tensor:
+    """Log of the ratio of two losses, 0 where they are not both positive.
+
+    Of two negative ones (log-likelihoods of densities, say) the ratio would
+    take progress for decline. Before the first validation its losses are 0.
+    """
+    positive = ops.logical_and(loss > 0.0, other > 0.0)
+    safe = ops.where(positive, loss / other, 1.0)
+    return ops.log(safe)

@@ -9,9 +9,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_metalr import backend
 from keras_metalr.decision import Settings
+from keras_metalr.features import record_validation
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.run_state import RunState
@@ -323,6 +325,23 @@ class Session:
             np.array([counters[0], *optimizer.horizon(total)], "int32")
         )
 
+    def note_validation(self, loss: float) -> None:
+        """Let the controller read a loss on validation data.
+
+        Args:
+            loss: Float, the mean over the validation data.
+        """
+        state = self.optimizer.metalr_state
+        if state is not None:
+            noted = ops.convert_to_tensor(loss, dtype="float32")
+            state.write(record_validation(state.read(), noted))
+
+    def validation_loss(self) -> float | None:
+        """The last loss on validation data, `None` where there was none."""
+        if not self.count("validations"):
+            return None
+        return _scalar(_to_host(self._scalars(None)), "validation_loss")
+
     def trace_rows(self) -> np.ndarray:
         """The trace so far, shape `(num_decisions, num_columns)`."""
         state = self.optimizer.metalr_state
@@ -336,7 +355,7 @@ class Session:
         """A count among the run's scalars, 0 before the first step.
 
         Args:
-            name: String, `"skipped_steps"` or `"rollbacks"`.
+            name: String, `"skipped_steps"`, `"rollbacks"` or `"validations"`.
         """
         if self.optimizer.metalr_state is None:
             return 0

@@ -1,8 +1,9 @@
 """How the controller's output moves the learning rate. Pure functions.
 
 The rate lives in log space and moves by bounded increments, once a decision:
-`log rate += 0.5 tanh(output)`. An output of 0 leaves the rate where it is, so a
-controller that has learned nothing is plain training.
+`log rate += 0.5 tanh(output)`, or less where the trust ratio is low. An output
+of 0 leaves the rate where it is, so a controller that has learned nothing is
+plain training.
 """
 
 import math
@@ -23,9 +24,16 @@ START_STEPS = 16
 RAMP_LIMIT = 100.0
 RAMP_TOLERANCE = 1.5
 
-# Between these the trust ratio lets the rate grow from not at all to freely.
+# A trust ratio of 1 lets the rate grow freely; at the floor it may not grow;
+# as far below the floor, it must fall as fast as it can.
 TRUST_FLOOR = 0.85
 TRUST_FREE = 1.0
+
+# Feedback within a run: how far the last bias moves for a cosine of
+# 1, how much of that it forgets each decision, and its limit.
+FEEDBACK_STEP = 0.05
+FEEDBACK_DECAY = 0.02
+FEEDBACK_LIMIT = 1.0
 
 # Absolute limits of the rate, where the user sets none.
 MIN_RATE = 1e-15
@@ -64,8 +72,12 @@ def decision_interval(
 def increment(output: Tensor, trust_mean: Tensor) -> Tensor:
     """Change of the log rate, in [-0.5, 0.5].
 
-    Growth, and only growth, is capped by the trust ratio: where the loss no
-    longer falls as the gradient promised, a longer step cannot be justified.
+    The trust ratio caps it: where the loss no longer falls as the gradient
+    promised, a longer step cannot be justified, and far from there the rate has
+    to fall, whatever the controller has to say. It is a ruler that pretrained
+    and new networks share.
+
+    An output of exactly 0 is "hands off": the rate stays, whatever the trust.
 
     Args:
         output: Scalar, the controller's output, any float.
@@ -77,7 +89,32 @@ def increment(output: Tensor, trust_mean: Tensor) -> Tensor:
     output = ops.where(ops.isfinite(output), output, 0.0)
     wanted = MAX_INCREMENT * ops.tanh(output)
     room = (trust_mean - TRUST_FLOOR) / (TRUST_FREE - TRUST_FLOOR)
-    return ops.minimum(wanted, MAX_INCREMENT * ops.clip(room, 0.0, 1.0))
+    capped = ops.minimum(wanted, MAX_INCREMENT * ops.clip(room, -1.0, 1.0))
+    return ops.where(ops.equal(output, 0.0), 0.0, capped)
+
+
+def corrected_bias(bias: Tensor, output: Tensor, cosine: Tensor) -> Tensor:
+    """One step of feedback within a run, on the controller's last bias.
+
+    The hypergradient of the loss with respect to the log rate is the gradient
+    times the update that came before it (Baydin et al., 2018,
+    https://arxiv.org/abs/1703.04782); here its cosine, so that no scale
+    matters, and its mean over some twenty decisions, so that no batch does. The
+    chain goes on through tanh to the bias, which is held near 0, its start.
+
+    Args:
+        bias: Scalar, what feedback has added to the controller's output.
+        output: Scalar, the controller's output, feedback included.
+        cosine: Scalar in [-1, 1], running mean of the cosine of the negative
+            gradient with the last update: positive where steps are too short.
+
+    Returns:
+        Scalar, the new bias, in [-1, 1].
+    """
+    slope = 1.0 - ops.square(ops.tanh(output))
+    moved = (1.0 - FEEDBACK_DECAY) * bias + FEEDBACK_STEP * slope * cosine
+    moved = ops.where(ops.isfinite(moved), moved, bias)
+    return ops.clip(moved, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
 
 
 def bound(

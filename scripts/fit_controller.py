@@ -11,7 +11,6 @@ import argparse
 import os
 import pathlib
 import platform
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -117,7 +116,10 @@ def _collect_all(arguments: argparse.Namespace) -> list[Run]:
             for epochs in arguments.epochs:
                 runs += collect(
                     workload.compiled_model,
-                    _fit_arguments(workload, data, epochs),
+                    # Validation is for the outcome alone.
+                    workload.fit_arguments(
+                        data, epochs, validation_freq=epochs
+                    ),
                     learning_rates=arguments.rates,
                     seeds=arguments.seeds,
                     workload=f"digits-{optimizer}-{epochs}",
@@ -125,21 +127,6 @@ def _collect_all(arguments: argparse.Namespace) -> list[Run]:
                     progress=lambda run: progress.advance(task),
                 )
     return runs
-
-
-def _fit_arguments(workload: Any, data: Any, epochs: int) -> Any:
-    def fit_arguments(seed: int) -> dict[str, Any]:
-        return {
-            "x": data.train_batches(workload.batch_size, seed),
-            "steps_per_epoch": data.steps_per_epoch(workload.batch_size),
-            "epochs": epochs,
-            "validation_data": data.validation_batches(data.num_validation),
-            "validation_freq": epochs,
-            "shuffle": False,
-            "verbose": 0,
-        }
-
-    return fit_arguments
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_metalr.controller import Controller
-from keras_metalr.meta_training.train import CONFIGS
+from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
 
@@ -39,19 +39,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--generations", type=int, help="instead of the configuration's"
     )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        help="antithetic pairs in a generation, instead of the "
+        "configuration's; on a GPU many more cost little",
+    )
     options = parser.parse_args(arguments)
     check_backend()
     config = CONFIGS[options.config]
-    if options.generations is not None:
-        if options.generations < 1:
-            parser.error(
-                "--generations must be 1 or more. "
-                f"Received: {options.generations}"
-            )
-        evolution = config.evolution._replace(
-            num_generations=options.generations
+    changes = {
+        "num_generations": options.generations,
+        "num_pairs": options.pairs,
+    }
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if any(value < 1 for value in changes.values()):
+        parser.error(
+            f"--generations and --pairs must be 1 or more. Received: {changes}"
         )
-        config = config._replace(evolution=evolution)
+    config = config._replace(evolution=config.evolution._replace(**changes))
     words = sys.argv[1:] if arguments is None else arguments
     meta_train(
         options.output.name,

@@ -14,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and make the run."""
     from keras_metalr import workloads
     from keras_metalr.benchmark import command_line
+    from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
 
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command_line.add_run_arguments(parser, optimizer="adamw")
     parser.add_argument(
         "--preset",
-        default="bert_base_en_uncased",
+        default=DEFAULT_PRESET,
         help="KerasHub preset, or a folder with config.json, "
         "model.safetensors and vocab.txt (default: %(default)s)",
     )

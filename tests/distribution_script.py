@@ -56,7 +56,14 @@ def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
         callbacks = [MetaLR(controller, safe_start=output != 0.0)]
     # JAX reads the distribution in `fit` too.
     with scope() if BACKEND == "jax" else contextlib.nullcontext():
-        history = model.fit(x, y, epochs=2, callbacks=callbacks, **FIT).history
+        history = model.fit(
+            x,
+            y,
+            validation_data=(x + 0.5, y),
+            epochs=2,
+            callbacks=callbacks,
+            **FIT,
+        ).history
     result = {
         "weights": [w.tolist() for w in model.get_weights()],
         "loss": history["loss"],

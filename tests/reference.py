@@ -259,7 +259,10 @@ def ema(values: Sequence[float], decay: float) -> float:
 
 
 def features(
-    measured: dict[str, np.ndarray], interval: int, total_steps: int
+    measured: dict[str, np.ndarray],
+    interval: int,
+    total_steps: int,
+    validations: Sequence[tuple[int, float]] = (),
 ) -> np.ndarray:
     """The features at each decision of a run, unclipped.
 
@@ -267,21 +270,27 @@ def features(
         measured: Dict of arrays `(num_steps,)`, as `signals` returns it.
         interval: Integer, steps from one decision to the next.
         total_steps: Integer, steps in the whole run.
+        validations: Sequence of tuples `(steps taken, loss)`, what was found on
+            validation data. Defaults to `()`.
 
     Returns:
-        Array of shape `(num_decisions, 17)`, float64, in the table's order.
+        Array of shape `(num_decisions, 21)`, float64, in the table's order.
     """
     num_decisions = len(measured["loss"]) // interval
     return np.array(
         [
-            _features_at(measured, interval, total_steps, decision + 1)
-            for decision in range(num_decisions)
+            _features_at(measured, interval, total_steps, n, validations)
+            for n in range(1, num_decisions + 1)
         ]
     )
 
 
 def _features_at(
-    measured: dict[str, np.ndarray], interval: int, total_steps: int, n: int
+    measured: dict[str, np.ndarray],
+    interval: int,
+    total_steps: int,
+    n: int,
+    validations: Sequence[tuple[int, float]],
 ) -> list[float]:
     upto = n * interval
     step = {name: values[:upto] for name, values in measured.items()}
@@ -325,6 +334,27 @@ def _features_at(
         np.log(np.ceil(total_steps / interval) / 100.0),
         step["distance"][-1] / step["weight_norm"][-1] - 0.5,
         (np.log(np.clip(1.0 - trust, 0.003, 2.0)) + 2.5) / 1.5,
+        # A validation comes after the decision of the step that it follows.
+        *validation_features([v for s, v in validations if s < upto], slow),
+    ]
+
+
+def validation_features(losses: Sequence[float], slow: float) -> list[float]:
+    """The last four features of the table, unclipped.
+
+    Args:
+        losses: Sequence of floats, all that was found on validation data.
+        slow: Float, the slow mean of the training loss.
+    """
+    known = [loss for loss in losses if np.isfinite(loss)]
+    if not known:
+        return [0.0, 0.0, 0.0, 0.0]
+    last = known[-1]
+    return [
+        1.0,
+        5.0 * np.log(last / known[max(0, len(known) - 2)]),
+        5.0 * np.log(last / min(known)),
+        0.5 * np.log(last / slow),
     ]
 
 

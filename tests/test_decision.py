@@ -201,11 +201,19 @@ def test_output_moves_the_log_of_the_multiplier(output):
     assert new["output"] == pytest.approx(output)
 
 
-def test_growth_is_capped_by_the_trust_of_this_very_step():
-    # Trust 1 - 0.4 * (1 - 0.25) = 0.7: no room at all.
+def test_increment_is_capped_by_the_trust_of_this_very_step():
+    # Trust 1 - 0.4 * (1 - 0.25) = 0.7: all the way down.
     new, row = decided(count(start()), output=5.0, loss_after=1.96)
     assert row["trust_ratio"] == pytest.approx(0.25, abs=1e-4)
-    assert row["increment"] == new["log_multiplier"] == 0.0
+    assert row["increment"] == pytest.approx(-0.5, abs=1e-3)
+    assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
+
+
+def test_output_of_zero_moves_nothing_whatever_the_trust():
+    new, row = decided(count(start(log_multiplier=0.25)), loss_after=np.inf)
+    assert row["output"] == row["increment"] == 0.0
+    assert new["trust_mean"] < 0.0
+    assert new["log_multiplier"] == 0.25
 
 
 @settings(max_examples=50)
@@ -322,4 +330,39 @@ def test_events_are_added_up():
 
 def test_names_of_the_scalars_are_one_of_a_kind():
     assert set(GUARD_INITIAL) < set(INITIAL)
-    assert len(TRACE_COLUMNS) == len(set(TRACE_COLUMNS)) == 25
+    assert len(TRACE_COLUMNS) == len(set(TRACE_COLUMNS))
+    assert len(TRACE_COLUMNS) == 4 + len(FEATURE_NAMES) + 4
+
+
+# -- Feedback within a run. -------------------------------------------------
+
+
+def test_feedback_moves_the_output_with_the_cosine():
+    on = Settings(feedback=True)
+    # A controller at rest, and steps that could all have been longer.
+    scalars, _ = decided(count(start(), cosine=0.5), output=0.1, settings=on)
+    assert float(scalars["output"]) == pytest.approx(0.1)
+    bias = float(scalars["feedback_bias"])
+    slope = 1.0 - math.tanh(0.1) ** 2
+    assert bias == pytest.approx(0.05 * slope * 0.5, rel=1e-4)
+    scalars, row = decided(
+        count(tensors(scalars), cosine=0.5), output=0.1, settings=on
+    )
+    assert float(scalars["output"]) == pytest.approx(0.1 + bias, rel=1e-4)
+    output = row["output"]
+    assert float(output) == pytest.approx(0.1 + bias, rel=1e-4)
+    assert float(scalars["feedback_bias"]) > bias
+
+
+@pytest.mark.parametrize(
+    ("changes", "on"),
+    [({}, False), ({"ramping": 1.0}, True)],
+    ids=["off", "in the safe start"],
+)
+def test_feedback_learns_nothing(changes, on):
+    scalars, _ = decided(
+        count(start(**changes), cosine=0.5),
+        output=0.1,
+        settings=Settings(feedback=on),
+    )
+    assert float(scalars["feedback_bias"]) == 0.0

@@ -65,6 +65,7 @@ def test_the_gradient_norm_is_that_of_one_device(runs):
 @pytest.mark.parametrize("kind", ["metalr", "moving"])
 def test_all_that_is_measured_is_that_of_one_device(runs, kind):
     one, two = runs[f"{kind} on one"]["trace"], runs[f"{kind} on two"]["trace"]
+    assert two["validated"] == [0.0] * 6 + [1.0] * 6
     for column in Trace.columns:
         # The trust ratio is a quotient of small differences of losses.
         tolerance = 0.02 if "trust" in column else 1e-4

@@ -15,6 +15,7 @@ from keras_metalr.features import FEATURES
 from keras_metalr.features import NUM_FEATURES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
+from keras_metalr.features import record_validation
 from keras_metalr.features import update_summary
 from tests import reference
 
@@ -28,6 +29,13 @@ INTERVAL_KEYS = (
     "trust_ratio",
     "trust_valid",
 )
+VALIDATION_FEATURES = (
+    "validated",
+    "validation_trend",
+    "validation_rise",
+    "validation_gap",
+)
+VALIDATION_KEYS = tuple(k for k in SUMMARY_INITIAL if "validation" in k)
 
 
 def tensor(value):
@@ -93,7 +101,7 @@ def test_what_is_not_finite_reads_as_zero():
 
 
 def test_table_is_whole():
-    assert NUM_FEATURES == len(FEATURES) == 17
+    assert NUM_FEATURES == len(FEATURES) == 21
     assert len(set(FEATURE_NAMES)) == NUM_FEATURES
     assert all(f.formula and f.meaning for f in FEATURES)
 
@@ -119,7 +127,24 @@ def signals_of_a_run(num_steps, seed):
     }
 
 
-def summaries_of(signals, interval):
+def validations_of_a_run(every, seed, num_steps=60):
+    """Made up validations: the loss falls, rises again, and fails at times."""
+    generator = np.random.default_rng([seed, every])
+    steps = np.arange(every, num_steps, every)
+    losses = 0.5 + 2.0 * (steps / num_steps - 0.6) ** 2
+    losses *= np.exp(0.1 * generator.normal(size=len(steps)))
+    losses[1::4], losses[2::8] = np.nan, np.inf
+    return list(zip(steps.tolist(), losses.tolist(), strict=True))
+
+
+def recorded(losses, summary):
+    """The summary after these losses on validation data."""
+    for loss in losses:
+        summary = record_validation(summary, tensor(loss))
+    return summary
+
+
+def summaries_of(signals, interval, validations=()):
     """The same, through `update_summary`, one a decision."""
     summary = dict(SUMMARY_INITIAL)
     direction = signals["update_norm"] / signals["learning_rate"]
@@ -149,23 +174,33 @@ def summaries_of(signals, interval):
                 }
             ),
         )
+        summaries.append({key: float(value) for key, value in new.items()})
+        # What comes after this decision and before the next.
+        losses = [v for step, v in validations if end <= step < end + interval]
+        new = recorded(losses, new)
         summary = {key: float(value) for key, value in new.items()}
-        summaries.append(dict(summary))
     return summaries
 
 
 def scenario_summary():
-    return summaries_of(signals_of_a_run(12, seed=0), interval=1)[-1]
+    signals = signals_of_a_run(12, seed=0)
+    return summaries_of(signals, 1, [(4, 1.5), (8, 1.2), (10, 1.3)])[-1]
 
 
 @pytest.mark.parametrize(
-    ("interval", "total_steps", "seed"), [(1, 60, 0), (1, 90, 1), (3, 600, 2)]
+    ("interval", "total_steps", "seed", "every"),
+    [(1, 60, 0, 0), (1, 60, 0, 1), (1, 90, 1, 7), (3, 600, 2, 4)],
 )
-def test_golden_values(interval, total_steps, seed):
+def test_golden_values(interval, total_steps, seed, every):
     signals = signals_of_a_run(60, seed)
-    expected = reference.features(signals, interval, total_steps)
+    validations = validations_of_a_run(every, seed) if every else []
+    expected = reference.features(signals, interval, total_steps, validations)
+    # Both of a run before its first validation, or without, and of one after.
+    assert np.any(expected[:, -4] == 0.0)
+    assert np.any(expected[:, -4] == 1.0) == (every > 0)
     num_decisions = math.ceil(total_steps / interval)
-    for i, summary in enumerate(summaries_of(signals, interval)):
+    summaries = summaries_of(signals, interval, validations)
+    for i, summary in enumerate(summaries):
         vector = features(
             tensors(summary),
             tensor((i + 1) * interval / total_steps),
@@ -220,6 +255,7 @@ def test_values_worked_out_by_hand():
         "horizon": 0.0,
         "travel": -0.49,
         "trust": (math.log(1.0 - (0.6 + 0.4 * 0.5)) + 2.5) / 1.5,
+        **dict.fromkeys(VALIDATION_FEATURES, 0.0),
     }
     np.testing.assert_allclose(
         vector, [expected[name] for name in FEATURE_NAMES], atol=1e-5
@@ -245,6 +281,86 @@ def test_invalid_trust_ratio_changes_nothing():
     assert float(new["trust_mean"]) == pytest.approx(summary["trust_mean"])
 
 
+# -- Validation. ------------------------------------------------------------
+
+
+def validation_part(summary):
+    """The last four features."""
+    vector = features(tensors(summary), tensor(0.5), tensor(200.0))
+    assert FEATURE_NAMES[-4:] == VALIDATION_FEATURES
+    return as_numpy(vector)[-4:]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        pytest.param([], [0, 0, 0, 0], id="none"),
+        pytest.param([3.0], [1, 0, 0, 0], id="first"),
+        pytest.param(
+            [6.0, 3.0], [1, 5 * math.log(0.5), 0, 0], id="falls to the training"
+        ),
+        pytest.param(
+            [2.0, 4.0, 3.0],
+            [1, 5 * math.log(0.75), 5 * math.log(1.5), 0],
+            id="falls again, but not to its best",
+        ),
+        pytest.param(
+            [4.0, 4.0], [1, 0, 0, 0.5 * math.log(4 / 3)], id="stands still"
+        ),
+        pytest.param(
+            [1.0, 30.0], [1, 4, 4, 0.5 * math.log(10)], id="out of range"
+        ),
+        pytest.param(
+            [4.0, np.nan, 3.0, np.inf, -np.inf],
+            [1, 5 * math.log(0.75), 0, 0],
+            id="not finite at times",
+        ),
+        pytest.param([np.nan, np.inf], [0, 0, 0, 0], id="never finite"),
+        # No logarithm: as everywhere in the table, this reads as 0.
+        pytest.param([1.0, 0.0], [1, 0, 0, 0], id="perfect"),
+        pytest.param([1.0, -1.0], [1, 0, 0, 0], id="changes its sign"),
+        # Progress, and its ratio above 1 would say decline.
+        pytest.param([-1.0, -2.0], [1, 0, 0, 0], id="negative"),
+    ],
+)
+def test_validation_worked_out_by_hand(losses, expected):
+    summary = {**tensors(SUMMARY_INITIAL), "loss_slow": tensor(3.0)}
+    part = validation_part(recorded(losses, summary))
+    np.testing.assert_allclose(part, expected, atol=1e-5)
+
+
+@settings(max_examples=30)
+# TensorFlow takes numbers below 1e-38 for 0.
+@given(st.lists(st.floats(width=32, allow_subnormal=False), max_size=6))
+def test_validation_is_kept_in_the_books(losses):
+    before = tensors(scenario_summary())
+    for key in VALIDATION_KEYS:
+        before[key] = tensor(0.0)
+    after = recorded(losses, before)
+    assert set(after) == set(SUMMARY_INITIAL)
+    known = [loss for loss in losses if math.isfinite(loss)] or [0.0]
+    expected = {
+        "validations": sum(map(math.isfinite, losses)),
+        "validation_loss": known[-1],
+        "validation_previous": [known[0], *known][-2],
+        "validation_best": min(known),
+    }
+    for key, value in after.items():
+        kept = expected[key] if key in VALIDATION_KEYS else float(before[key])
+        assert float(value) == kept, key
+    part = validation_part(after)
+    assert np.all(np.isfinite(part)) and np.all(np.abs(part) <= FEATURE_LIMIT)
+
+
+def test_a_decision_leaves_validation_alone():
+    summary = scenario_summary()
+    interval = dict.fromkeys(INTERVAL_KEYS, 0.5)
+    after = update_summary(tensors(summary), tensors(interval))
+    assert summary["validations"] == 3.0
+    for key in VALIDATION_KEYS:
+        assert float(after[key]) == np.float32(summary[key])
+
+
 # -- Scale. -----------------------------------------------------------------
 
 
@@ -258,6 +374,7 @@ def test_features_of_a_rescaled_run_are_the_same(seed, loss, weights):
     # Loss x c: gradient x c, rate / c. Weights x b at the same loss: gradient
     # / b, every length x b, rate x b^2.
     signals = signals_of_a_run(12, seed)
+    validations = validations_of_a_run(2, seed, num_steps=12)
     scaled = {
         **signals,
         "loss": loss * signals["loss"],
@@ -269,9 +386,13 @@ def test_features_of_a_rescaled_run_are_the_same(seed, loss, weights):
         },
     }
     arguments = tensor(0.2), tensor(60.0)
-    plain = features(tensors(summaries_of(signals, 2)[-1]), *arguments)
-    other = features(tensors(summaries_of(scaled, 2)[-1]), *arguments)
-    np.testing.assert_allclose(as_numpy(other), as_numpy(plain), atol=1e-3)
+    plain = summaries_of(signals, 2, validations)[-1]
+    validations = [(step, loss * value) for step, value in validations]
+    other = summaries_of(scaled, 2, validations)[-1]
+    assert plain["validations"] == 3.0
+    plain = as_numpy(features(tensors(plain), *arguments))
+    other = as_numpy(features(tensors(other), *arguments))
+    np.testing.assert_allclose(other, plain, atol=1e-3)
 
 
 def test_reparameterized_direction_leaves_coherence_alone():

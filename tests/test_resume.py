@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from keras_metalr import MetaLR
+from keras_metalr import Trace
 from tests import resume_script
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
@@ -115,6 +116,11 @@ def whole() -> Ended:
     # What is compared must move: before the crash, and after it.
     for rates in np.split(run.trace[:, 2], 2):
         assert np.log(rates.max() / rates.min()) > 1.0
+    # So must what the controller has read of the validation data: before the
+    # third epoch, and before the fourth.
+    for name in ("validation_trend", "validation_gap"):
+        values = run.trace[12::6, Trace.columns.index(name)]
+        assert np.all(values != 0.0) and values[0] != values[1]
     return run
 
 

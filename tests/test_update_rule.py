@@ -74,30 +74,49 @@ def test_decision_interval(total, accumulation, expected):
 )
 def test_increment_is_bounded_for_any_output(outputs, trust):
     moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
-    trusted = np.isfinite(np.asarray(trust, "float32"))
+    # `trust_mean` is a mean of ratios in [-2, 2], so always a number.
+    trusted = ~np.isnan(np.asarray(trust, "float32"))
     assert np.all(np.abs(moved[trusted]) <= 0.5)
 
 
-@given(trust=st.lists(st.floats(-2.0, 2.0, width=32), min_size=8, max_size=8))
+@given(trust=st.lists(any_float32, min_size=8, max_size=8))
 def test_output_of_zero_moves_nothing(trust):
-    moved = as_numpy(update_rule.increment(tensor([0.0] * 8), tensor(trust)))
-    np.testing.assert_array_equal(moved, 0.0)
+    for zero in (0.0, -0.0):
+        outputs = tensor([zero] * 8)
+        moved = as_numpy(update_rule.increment(outputs, tensor(trust)))
+        np.testing.assert_array_equal(moved, 0.0)
 
 
+@pytest.mark.parametrize("trust", [1.0, 0.7, -2.0])
 @pytest.mark.parametrize("output", [np.nan, np.inf, -np.inf])
-def test_output_that_is_not_finite_moves_nothing(output):
-    moved = update_rule.increment(tensor(output), tensor(1.0))
+def test_output_that_is_not_finite_moves_nothing(output, trust):
+    moved = update_rule.increment(tensor(output), tensor(trust))
     assert float(moved) == 0.0
 
 
+# "Hands off" is the one exception, so an output of exactly 0 is left out.
+# TensorFlow takes numbers below 1e-38 for 0.
+some_output = st.floats(-1e6, 1e6, width=32, allow_subnormal=False).filter(bool)
+
+
 @given(
-    outputs=st.lists(
-        st.floats(-1e6, 1e6, width=32), min_size=2, max_size=16
-    ).map(sorted),
+    outputs=st.lists(some_output, min_size=2, max_size=16).map(sorted),
     trust=st.floats(-2.0, 2.0, width=32),
 )
 def test_increment_is_monotone_in_the_output(outputs, trust):
     trust = [trust] * len(outputs)
+    moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
+    assert np.all(np.diff(moved) >= 0.0)
+
+
+@given(
+    output=some_output,
+    trust=st.lists(st.floats(-2.0, 2.0, width=32), min_size=2, max_size=16).map(
+        sorted
+    ),
+)
+def test_increment_is_monotone_in_the_trust(output, trust):
+    outputs = [output] * len(trust)
     moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
     assert np.all(np.diff(moved) >= 0.0)
 
@@ -114,15 +133,32 @@ def test_increment_is_half_of_tanh(output):
     assert moved == pytest.approx(0.5 * math.tanh(output), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("trust", "cap"),
-    [(1.5, 0.5), (1.0, 0.5), (0.925, 0.25), (0.85, 0.0), (-2.0, 0.0)],
-)
-def test_trust_caps_growth_alone(trust, cap):
-    grown = float(update_rule.increment(tensor(9.0), tensor(trust)))
-    shrunk = float(update_rule.increment(tensor(-9.0), tensor(trust)))
-    assert grown == pytest.approx(cap, abs=1e-6)
-    assert shrunk == pytest.approx(-0.5, abs=1e-6)
+CAPS = [
+    (1.5, 0.5),
+    (1.0, 0.5),
+    (0.925, 0.25),
+    (0.85, 0.0),
+    (0.775, -0.25),
+    (0.7, -0.5),
+    (0.0, -0.5),
+    (-2.0, -0.5),
+]
+
+
+@pytest.mark.parametrize(("trust", "cap"), CAPS)
+def test_trust_caps_the_increment(trust, cap):
+    for output in (9.0, 1.0, 1e-3, -1e-3, -0.3, -1.0, -9.0):
+        moved = float(update_rule.increment(tensor(output), tensor(trust)))
+        wanted = 0.5 * math.tanh(output)
+        assert moved == pytest.approx(min(wanted, cap), abs=1e-6), output
+
+
+def test_low_trust_forces_the_rate_down():
+    # However sure the controller is, and where it hardly says a thing.
+    outputs = tensor([9.0, 1e-3, 1e-30, -1e-30, -1e-3])
+    for trust, cap in ((0.7, -0.5), (0.775, -0.25)):
+        moved = update_rule.increment(outputs, tensor([trust] * 5))
+        np.testing.assert_allclose(as_numpy(moved), cap, atol=1e-6)
 
 
 # -- Limits. ----------------------------------------------------------------
@@ -243,3 +279,40 @@ def test_ramp_ends_from_any_direction_within_its_steps():
                 break
         assert float(done) == 1.0
         assert math.exp(log_rate) * direction == pytest.approx(1e-4, rel=1e-3)
+
+
+# -- Feedback within a run. -------------------------------------------------
+
+
+def corrected(bias, output, cosine):
+    return as_numpy(
+        update_rule.corrected_bias(tensor(bias), tensor(output), tensor(cosine))
+    )
+
+
+def test_feedback_worked_out_by_hand():
+    # It forgets 2 %, and a cosine of 0.5 on the slope of tanh at 0 adds 0.025.
+    assert corrected(0.1, 0.0, 0.5) == pytest.approx(0.098 + 0.025, abs=1e-6)
+    slope = 1.0 - math.tanh(1.0) ** 2
+    expected = 0.098 - 0.05 * slope
+    assert corrected(0.1, 1.0, -1.0) == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    start=st.floats(-1.0, 1.0, width=32),
+    cosines=st.lists(st.floats(-1.0, 1.0, width=32), min_size=1, max_size=30),
+)
+def test_feedback_is_held_near_its_start(start, cosines):
+    bias = np.float32(start)
+    for cosine in cosines:
+        bias = corrected(bias, 0.0, cosine)
+        assert abs(bias) <= 1.0
+    # Without evidence it goes back to 0.
+    for _ in range(300):
+        bias = corrected(bias, 0.0, 0.0)
+    assert abs(bias) < 0.01
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_feedback_on_what_is_not_finite_changes_nothing(bad):
+    assert corrected(0.25, 0.0, bad) == pytest.approx(0.25)

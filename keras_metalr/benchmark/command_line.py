@@ -9,6 +9,7 @@ from keras_metalr.benchmark.precision import MODES
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
+from keras_metalr.benchmark.text import RESULTS_LINE
 from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
 from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
@@ -16,13 +17,7 @@ from keras_metalr.workloads.workload import Workload
 USAGE_ERROR = 2
 
 _SHOWN_RESULTS = (
-    "eval_loss",
-    "eval_accuracy",
-    "eval_f1",
-    "eval_runtime",
-    "eval_samples_per_second",
-    "eval_steps_per_second",
-    "epoch",
+    *RESULTS_LINE,
     "epochs_to_target",
     "train_runtime",
     "train_steps_per_second",

@@ -96,13 +96,18 @@ def compare(records: Iterable[Any]) -> Comparison:
     groups: dict[tuple[str, float], dict[int, float]] = defaultdict(dict)
     for record in records:
         config = record.config
-        accuracy = record.results["eval_accuracy"]
         key = config["method"], config["learning_rate"]
-        groups[key][config["seed"]] = 0.0 if math.isnan(accuracy) else accuracy
+        groups[key][config["seed"]] = final_accuracy(record)
     seeds = sorted({seed for group in groups.values() for seed in group})
     static = _scores(groups, "static", seeds)
     metalr = _scores(groups, "metalr", seeds)
     return Comparison(static=static, metalr=metalr, seeds=tuple(seeds))
+
+
+def final_accuracy(record: Any) -> float:
+    """Return the validation accuracy of a `RunResult`; 0 where it is NaN."""
+    accuracy = float(record.results["eval_accuracy"])
+    return 0.0 if math.isnan(accuracy) else accuracy
 
 
 def _scores(

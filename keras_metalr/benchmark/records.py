@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ class RunResult:
         results: Dict from name to float: `eval_loss`, `eval_accuracy`,
             `eval_f1`, `eval_runtime` (seconds), `eval_samples_per_second`,
             `eval_steps_per_second`, `epoch`, and further figures.
+        evaluations: List of dicts, what `RunConfig.evaluation_examples` asked
+            for: `when`, `num_examples`, and the figures of
+            `keras_metalr.benchmark.text.RESULTS_LINE`.
+        data_note: String, `Data.note` of the examples.
         path: Path of the file, or `None` when nothing was written.
         resumed: Boolean, whether it was read back and not run.
         trace: The `keras_metalr.Trace` of a run with MetaLR that was made
@@ -46,6 +51,8 @@ class RunResult:
     history: dict[str, list[float]]
     curves: dict[str, dict[str, Any]]
     results: dict[str, float]
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    data_note: str = ""
     path: Path | None = None
     resumed: bool = False
     trace: Any = field(default=None, compare=False, repr=False)
@@ -58,15 +65,34 @@ class RunResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record: first to a temporary file, then in its place."""
         write_json(
-            path,
-            {
-                "format_version": FORMAT_VERSION,
-                "config": self.config,
-                "environment": self.environment,
-                "results": self.results,
-                "history": self.history,
-                "curves": self.curves,
-            },
+            path, {"format_version": FORMAT_VERSION, **self.to_content()}
+        )
+
+    def to_content(self) -> dict[str, Any]:
+        """What the file holds, as plain values."""
+        return {
+            "config": self.config,
+            "environment": self.environment,
+            "data_note": self.data_note,
+            "results": self.results,
+            "evaluations": self.evaluations,
+            "history": self.history,
+            "curves": self.curves,
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> "RunResult":
+        """Make the record of what `to_content` gave and JSON kept."""
+        return cls(
+            # A null here is a value that was left out, not a NaN.
+            config=content["config"],
+            environment=content["environment"],
+            data_note=content.get("data_note", ""),
+            history=decode(content["history"]),
+            curves=decode(content["curves"]),
+            results=decode(content["results"]),
+            evaluations=decode(content.get("evaluations", [])),
+            resumed=True,
         )
 
     @classmethod
@@ -86,39 +112,40 @@ class RunResult:
                 f"{path} must have `format_version` {FORMAT_VERSION}. "
                 f"Received: {version!r}. Delete it to run it again."
             )
-        return cls(
-            # A null here is a value that was left out, not a NaN.
-            config=content["config"],
-            environment=content["environment"],
-            history=_decode(content["history"]),
-            curves=_decode(content["curves"]),
-            results=_decode(content["results"]),
-            path=Path(path),
-            resumed=True,
-        )
+        return replace(cls.from_content(content), path=Path(path))
 
 
 def file_name(config: Mapping[str, Any]) -> str:
     """Return the file name of a run: readable, and unique to its config."""
-    text = json.dumps(config, sort_keys=True, allow_nan=False)
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
     return (
         f"{config['workload']}-{config['method']}-"
-        f"{config['learning_rate']:g}-seed{config['seed']}-{digest}.json"
+        f"{config['learning_rate']:g}-seed{config['seed']}-"
+        f"{digest(config)}.json"
     )
+
+
+def digest(content: Any) -> str:
+    """Eight characters that tell plain values from any others."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, whole."""
+    text = json.dumps(encode(content), indent=1, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_encode(content), indent=1, allow_nan=False)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
     )
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text)
         # mkstemp makes files that their owner alone may read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -127,11 +154,12 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         raise
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
+    """Plain values as JSON can hold them: no NaN, no infinity, no tuple."""
     if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
+        return [encode(item) for item in value]
     if isinstance(value, float):
         if math.isnan(value):
             return None
@@ -140,11 +168,12 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """What `encode` gave, with its NaN and infinities again."""
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
+        return {key: decode(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode(item) for item in value]
     if value is None:
         return math.nan
     if value in ("inf", "-inf"):

@@ -23,11 +23,16 @@ from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
 from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.text import BACKENDS
+from keras_metalr.benchmark.text import OPTIMIZERS
+from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import markdown_table
+from keras_metalr.benchmark.text import mean_text
+from keras_metalr.benchmark.text import rate_text
 from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import shipped_presets
 from keras_metalr.features import FEATURES
 
-BACKENDS = ("tensorflow", "jax", "torch")
 CONTROLLER_FILE = "controller.json"
 # What Keras gives Adam where nobody chooses.
 USUAL_RATE = 1e-3
@@ -36,13 +41,6 @@ OTHER_CONTROLLER = (
     "*These figures are of an earlier controller than the one shipped now.*"
 )
 
-_BACKEND_NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-_OPTIMIZERS = {
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "momentum": "SGD with momentum",
-    "sgd": "SGD",
-}
 _MODEL_NAMES = {
     "dense": "dense net, 1.0 M weights, batch 128",
     "resnet18": "ResNet-18, 11 M weights, batch 64",
@@ -178,13 +176,18 @@ def _digits_rows(comparison: Comparison) -> str:
     best = comparison.best_static
     seeds = len(comparison.seeds)
     rows = [
-        ("MetaLR", f"from {_rate(score)}", *_accuracies(score), seeds)
+        (
+            "MetaLR",
+            f"from {rate_text(score.learning_rate)}",
+            *_accuracies(score),
+            seeds,
+        )
         for score in comparison.metalr
     ]
     rows.append(
         (
             f"best of {len(comparison.static)} constant rates",
-            _rate(best),
+            rate_text(best.learning_rate),
             *_accuracies(best),
             comparison.num_trials,
         )
@@ -198,7 +201,9 @@ def _digits_rows(comparison: Comparison) -> str:
         ("lowest constant rate of the grid", comparison.static[0]),
         ("highest constant rate of the grid", comparison.static[-1]),
     ):
-        rows.append((name, _rate(score), *_accuracies(score), seeds))
+        rows.append(
+            (name, rate_text(score.learning_rate), *_accuracies(score), seeds)
+        )
     heads = (
         "method",
         "rate",
@@ -206,7 +211,7 @@ def _digits_rows(comparison: Comparison) -> str:
         "worst seed",
         "training runs",
     )
-    return _markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _digits_note(comparison: Comparison, records: list[Any]) -> str:
@@ -218,20 +223,18 @@ def _digits_note(comparison: Comparison, records: list[Any]) -> str:
         else "**Not every start is within 1 point of the best constant rate**"
     )
     first = records[0]
-    optimizer = _OPTIMIZERS[first.config["options"]["optimizer"]]
+    optimizer = OPTIMIZERS[first.config["options"]["optimizer"]]
     return (
         f"Validation accuracy in %, {len(comparison.seeds)} seeds, "
-        f"{optimizer}, {first.config['epochs']} epochs, {_where(first)}. "
+        f"{optimizer}, {first.config['epochs']} epochs, "
+        f"{environment_text(first.environment)}. "
         f"{verdict} ({lowest:.2f} against {best:.2f}); the starts differ by "
         f"{100 * comparison.spread:.2f} points."
     )
 
 
 def _accuracies(score: Score) -> tuple[str, str]:
-    half = 100 * (score.interval[1] - score.mean)
-    mean = f"{100 * score.mean:.2f}"
-    if not math.isnan(half):
-        mean += f" ± {half:.2f}"
+    mean = mean_text(score.mean, score.interval, scale=100, digits=2)
     return mean, f"{100 * score.worst:.2f}"
 
 
@@ -248,7 +251,7 @@ def demo_table(path: Path) -> str:
     for row in content["rows"]:
         accuracy = f"{100 * row['accuracy']:.1f}"
         column = f"{row['data']}, {row['method']}"
-        start = _rate(row["learning_rate"])
+        start = rate_text(row["learning_rate"])
         cells.setdefault(start, {})[column] = accuracy
     columns = list(next(iter(cells.values())))
     rows = [
@@ -256,15 +259,15 @@ def demo_table(path: Path) -> str:
         for start in cells
     ]
     optimizers = dict.fromkeys(
-        f"{row['data']}: {_OPTIMIZERS.get(row['optimizer'], row['optimizer'])}"
+        f"{row['data']}: {OPTIMIZERS.get(row['optimizer'], row['optimizer'])}"
         for row in content["rows"]
     )
     lines = [
-        _markdown(("rate at the start", *columns), rows),
+        markdown_table(("rate at the start", *columns), rows),
         "",
         f"Validation accuracy in % after {content['steps']} steps, one seed "
         f"({', '.join(optimizers)}; "
-        f"{_environment(content['environment'])}). Guessing gives 10.",
+        f"{environment_text(content['environment'])}). Guessing gives 10.",
     ]
     if content["controller"] != controller_identity():
         lines += ["", OTHER_CONTROLLER]
@@ -282,7 +285,7 @@ def overhead_table(folder: Path) -> str:
         return NOT_MEASURED
     rows: list[tuple[Any, ...]] = []
     for backend, path in paths.items():
-        title = _BACKEND_NAMES[backend]
+        title = BACKENDS[backend]
         if not path.is_file():
             rows.append((title, "not measured yet", *[""] * 7))
             continue
@@ -300,7 +303,7 @@ def overhead_table(folder: Path) -> str:
         "with guard",
     )
     lines = [
-        _markdown(heads, rows),
+        markdown_table(heads, rows),
         "",
         "Time of a training step with MetaLR over that of a plain compiled "
         "step: on a step without a decision, and averaged over a run of that "
@@ -335,9 +338,7 @@ def _overhead_notes(paths: Iterable[Path]) -> list[str]:
                 f"Keras {content['keras']}, Python {content['python']}, "
                 f"{content['num_cpus']} CPU cores ({content['machine']})."
             )
-            notes.setdefault(where, []).append(
-                _BACKEND_NAMES[content["backend"]]
-            )
+            notes.setdefault(where, []).append(BACKENDS[content["backend"]])
     if len(notes) == 1:
         return list(notes)
     return [f"{', '.join(names)}: {where}" for where, names in notes.items()]
@@ -349,39 +350,10 @@ def features_table() -> str:
         (f"`{f.name}`", f"`{f.formula}`", f.meaning.replace("||", "‖"))
         for f in FEATURES
     ]
-    return _markdown(("feature", "formula", "what it tells"), rows)
+    return markdown_table(("feature", "formula", "what it tells"), rows)
 
 
 # -- Details. ----------------------------------------------------------------
-
-
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    def line(cells: Iterable[Any]) -> str:
-        return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-
-    return "\n".join([line(heads), "|---" * len(heads) + "|", *map(line, rows)])
-
-
-def _cell(value: Any) -> str:
-    # A bar ends a cell, even inside `code`.
-    return str(value).replace("|", "\\|")
-
-
-def _rate(value: Any) -> str:
-    rate = value.learning_rate if isinstance(value, Score) else value
-    return f"{rate:g}".replace("e-0", "e-")
-
-
-def _where(record: RunResult) -> str:
-    return _environment(record.environment)
-
-
-def _environment(content: Mapping[str, Any]) -> str:
-    backend = content["backend"]
-    version = content["versions"].get(backend, "")
-    keras = content["versions"]["keras"]
-    device = content["accelerator"] or f"{content['num_cores']} CPU cores"
-    return f"{_BACKEND_NAMES[backend]} {version}, Keras {keras}, {device}"
 
 
 def _read(path: Path) -> Any:

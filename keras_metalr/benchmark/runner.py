@@ -53,6 +53,10 @@ class RunConfig:
             costs a wait for the device a step. Defaults to `False`.
         method_options: Mapping of further arguments of the method. Defaults
             to an empty mapping.
+        evaluation_examples: Tuple of integers or `None`. On so many of the
+            first validation examples (`None`: on all) the model is evaluated
+            before training and after it, beside the usual results. Defaults
+            to `()`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -66,6 +70,7 @@ class RunConfig:
     mixed_precision: str = "off"
     record_steps: bool = False
     method_options: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_examples: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in COMPETITORS:
@@ -122,7 +127,7 @@ def run(
         )
         print(result.results["eval_accuracy"])
     """
-    choices = _choices(workload, config)
+    choices = identity(workload, config)
     path = None if output is None else Path(output) / file_name(choices)
     if path is not None and path.is_file():
         recorded = RunResult.load(path)
@@ -137,13 +142,20 @@ def run(
     return result
 
 
-def _choices(workload: Workload, config: RunConfig) -> dict[str, Any]:
-    """Everything that was chosen, defaults filled in: a run's identity."""
+def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
+    """Everything that was chosen, defaults filled in.
+
+    Two runs of one identity are the same run: it becomes the record's `config`.
+
+    Args:
+        workload: `Workload`.
+        config: `RunConfig`.
+    """
     rate = config.learning_rate
     epochs = config.epochs
     if epochs is None and config.steps is None:
         epochs = workload.epochs
-    return {
+    choices = {
         "workload": workload.name,
         "options": dict(workload.options),
         "method": config.method,
@@ -158,6 +170,10 @@ def _choices(workload: Workload, config: RunConfig) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "record_steps": config.record_steps,
     }
+    # Left out where there are none, as in the records of before there were.
+    if config.evaluation_examples:
+        choices["evaluation_examples"] = list(config.evaluation_examples)
+    return choices
 
 
 def _budget(
@@ -194,23 +210,24 @@ def _train(
         loss=workload.loss,
         metrics=list(workload.metrics),
     )
+    counts = choices.get("evaluation_examples", ())
+    evaluations = _evaluations("before training", model, data, choices, counts)
     step_losses = StepLosses() if choices["record_steps"] else None
     clock = EpochClock()
     observers = [clock, *([step_losses] if step_losses else [])]
     if not competitor.recovers:
         observers.append(StopWhenDiverged())
-    history = model.fit(
-        data.train_batches(batch_size, choices["seed"]),
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        # The batches come shuffled.
-        shuffle=False,
-        validation_data=data.validation_batches(batch_size),
-        callbacks=[*competitor.callbacks, *callbacks, *observers],
-        verbose=verbose,
-    ).history
+    fit_arguments = workload.fit_arguments(
+        data, epochs, steps_per_epoch=steps_per_epoch
+    )(choices["seed"])
+    fit_arguments["callbacks"] = [
+        *competitor.callbacks,
+        *callbacks,
+        *observers,
+    ]
+    history = model.fit(**{**fit_arguments, "verbose": verbose}).history
     history["elapsed_seconds"] = clock.elapsed_seconds
-    return _record(
+    result = _record(
         choices,
         data,
         model,
@@ -219,6 +236,11 @@ def _train(
         step_losses.losses if step_losses else None,
         steps_per_epoch,
     )
+    evaluations += _evaluations("after training", model, data, choices, counts)
+    for evaluation in evaluations:
+        is_after = evaluation["when"] == "after training"
+        evaluation["epoch"] = is_after * result.results["epoch"]
+    return replace(result, evaluations=evaluations)
 
 
 def _record(
@@ -260,8 +282,26 @@ def _record(
             / history["elapsed_seconds"][-1],
             **_score(history, choices["target_accuracy"], step_losses),
         },
+        data_note=data.note,
         trace=trace,
     )
+
+
+def _evaluations(
+    when: str,
+    model: keras.Model,
+    data: Data,
+    choices: Mapping[str, Any],
+    counts: Sequence[int | None],
+) -> list[dict[str, Any]]:
+    evaluations = []
+    for count in counts:
+        part = data.first_validation_examples(count)
+        figures = _evaluate(model, part, choices["batch_size"])
+        evaluations.append(
+            {"when": when, "num_examples": part.num_validation, **figures}
+        )
+    return evaluations
 
 
 def _evaluate(

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from keras_metalr.meta_training.schedules import SCHEDULES
+from keras_metalr.meta_training.schedules import scheduled
 from keras_metalr.meta_training.tasks import Task
 from keras_metalr.meta_training.tasks import draw_tasks
-from keras_metalr.meta_training.unroll import SCHEDULES
 from keras_metalr.meta_training.unroll import Result
 from keras_metalr.meta_training.unroll import Unroll
 
@@ -41,8 +42,8 @@ def make_bank(unroll: Unroll, num_tasks: int, seed: int) -> Bank:
     schedules = jnp.tile(jnp.arange(len(SCHEDULES)), len(GRID_RATES))
 
     def tune(task: Task) -> tuple[jnp.ndarray, ...]:
-        result = jax.vmap(unroll.scheduled, in_axes=(0, 0, None))(
-            rates, schedules, task
+        result = jax.vmap(lambda r, s: scheduled(unroll, r, s, task))(
+            rates, schedules
         )
         final = jnp.where(
             jnp.isfinite(result.final_loss), result.final_loss, jnp.inf

@@ -1,9 +1,11 @@
-"""Small real data for meta-training: 8x8 images, all in memory.
+"""Small real data for meta-training: 8x8 numbers an example, all in memory.
 
 scikit-learn's digits, Fashion-MNIST and CIFAR-10 in grey, made smaller by block
-means. Training splits alone; of each a part is held back for validation.
+means; and the texts of SST-2, eight words of eight numbers. Training splits
+alone; of each a part is held back for validation.
 """
 
+import zlib
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +18,11 @@ SIDE = 8
 NUM_CLASSES = 10
 NUM_VALIDATION = 384
 MAX_TRAIN = 12_000
+TFDS_NAMES = {
+    "fashion_mnist": "fashion_mnist",
+    "cifar10": "cifar10",
+    "sst2": "glue/sst2",
+}
 
 
 class Data(NamedTuple):
@@ -46,8 +53,8 @@ def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
         Tuple of `Data` and the names, in order.
     """
     if names is None:
-        names = ("digits", "fashion_mnist", "cifar10")
-        names = tuple(n for n in names if n == "digits" or is_prepared(n))
+        found = [n for n, tfds in TFDS_NAMES.items() if is_prepared(tfds)]
+        names = ("digits", *found)
     sets = [_standardized(*_load(name)) for name in names]
     generator = np.random.default_rng(0)
     parts: dict[str, list[np.ndarray]] = {"x": [], "y": [], "xv": [], "yv": []}
@@ -73,23 +80,39 @@ def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
 
 
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images `(n, 8, 8)` and labels, in a fixed shuffled order."""
+    """Examples `(n, 8, 8)` and labels, in a fixed shuffled order."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         x, y = bunch.images.astype("float32"), bunch.target
     else:
-        arrays = load_arrays(
-            name, f"train[:{MAX_TRAIN + NUM_VALIDATION}]", download=False
-        )
-        x, y = arrays["image"].astype("float32").mean(-1), arrays["label"]
-        margin = (x.shape[1] % SIDE) // 2
-        x = x[:, margin : x.shape[1] - margin, margin : x.shape[1] - margin]
-        block = x.shape[1] // SIDE
-        x = x.reshape(len(x), SIDE, block, SIDE, block).mean((2, 4))
+        split = f"train[:{MAX_TRAIN + NUM_VALIDATION}]"
+        arrays = load_arrays(TFDS_NAMES[name], split, download=False)
+        y = arrays["label"]
+        if "sentence" in arrays:
+            x = np.stack([_embedded(text) for text in arrays["sentence"]])
+        else:
+            x = _smaller(arrays["image"].astype("float32").mean(-1))
     order = np.random.default_rng(1).permutation(len(x))
     return x[order], np.asarray(y)[order].astype("int32")
+
+
+def _smaller(x: np.ndarray) -> np.ndarray:
+    """Images `(n, side, side)` as means of blocks, `(n, 8, 8)`."""
+    margin = (x.shape[1] % SIDE) // 2
+    x = x[:, margin : x.shape[1] - margin, margin : x.shape[1] - margin]
+    block = x.shape[1] // SIDE
+    return x.reshape(len(x), SIDE, block, SIDE, block).mean((2, 4))
+
+
+def _embedded(text: bytes) -> np.ndarray:
+    """The first words of a text, each a fixed random vector, `(8, 8)`."""
+    rows = np.zeros((SIDE, SIDE), "float32")
+    for i, word in enumerate(text.lower().split()[:SIDE]):
+        seed = zlib.crc32(word)
+        rows[i] = np.random.default_rng(seed).normal(size=SIDE)
+    return rows
 
 
 def _standardized(

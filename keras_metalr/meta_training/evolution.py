@@ -7,6 +7,9 @@ antithetic pairs: both of a pair run the same task with the same batches, so
 that what differs between them is the controller alone.
 """
 
+import hashlib
+import json
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -108,6 +111,10 @@ def evolve(
 
     Returns:
         The controller at the mean of the last population.
+
+    Raises:
+        ValueError: if the checkpoint is of other arenas, another start or
+            another configuration.
     """
     from evosax.algorithms import Open_ES
     from evosax.core.fitness_shaping import standardize_fitness_shaping_fn
@@ -128,11 +135,12 @@ def evolve(
     params = strategy.default_params
     key = jax.random.key(config.seed)
     state = strategy.init(key, vector.start, params)
-    first = 0
+    first, origin = 0, _origin(arenas, vector, config)
     if checkpoint is not None and checkpoint.is_file():
-        state, done = load_tree(checkpoint, (state, 0))
+        state, done = load_tree(checkpoint, (state, 0), origin)
         first = int(done)
     fitness = {a.name: _fitness(a, vector) for a in arenas}
+    split = _split(2 * config.num_pairs)
     began = time.monotonic()
     for generation in range(first, config.num_generations):
         arena = arenas[generation % len(arenas)]
@@ -144,7 +152,10 @@ def evolve(
         index = jax.random.randint(task_key, (config.num_pairs,), 0, num_tasks)
         # The second half of the population mirrors the first.
         tasks = choose(arena.bank, jnp.tile(index, 2))
-        scores = fitness[arena.name](population, tasks)
+        scores = fitness[arena.name](
+            *jax.device_put((population, tasks), split)
+        )
+        scores = jax.device_put(scores, jax.devices()[0])
         state, _ = strategy.tell(tell_key, population, scores, state, params)
         done = generation + 1
         if report is not None:
@@ -153,8 +164,26 @@ def evolve(
             report(generation, arena.name, float(scores.mean()), left)
         last = done == config.num_generations
         if checkpoint is not None and (last or done % save_every == 0):
-            save_tree(checkpoint, (state, done))
+            save_tree(checkpoint, (state, done), origin)
     return vector.to_controller(state.mean)
+
+
+def _origin(
+    arenas: Sequence[Arena], vector: ControllerVector, config: EvolutionConfig
+) -> str:
+    start = hashlib.sha256(np.asarray(vector.start).tobytes()).hexdigest()
+    names = [arena.name for arena in arenas]
+    return json.dumps([names, start[:16], config._asdict()])
+
+
+def _split(population_size: int) -> jax.sharding.Sharding:
+    """The population's leading axis, cut over all devices that share it evenly.
+
+    The runs know nothing of each other, so where each one runs changes nothing.
+    """
+    count = math.gcd(population_size, jax.device_count())
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("runs",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
 
 
 def _fitness(arena: Arena, vector: ControllerVector) -> Callable[..., Any]:
@@ -166,7 +195,10 @@ def _fitness(arena: Arena, vector: ControllerVector) -> Callable[..., Any]:
 
 
 def evaluate(
-    arena: Arena, controller: Controller, chunk: int = 64
+    arena: Arena,
+    controller: Controller,
+    chunk: int = 64,
+    mask: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a controller on every task of an arena.
 
@@ -174,21 +206,25 @@ def evaluate(
         arena: `Arena`, with tasks that nothing was trained on.
         controller: `Controller`.
         chunk: Integer, tasks that run side by side. Defaults to `64`.
+        mask: Array `(NUM_FEATURES,)`, factors on the features. Defaults to
+            `None`, all 1.
 
     Returns:
-        Dict of arrays with one row a task: `regret`, `score` and `log_rates`.
+        Dict of arrays with one row a task: `regret`, `score` and `trace`.
     """
     vector = ControllerVector(controller)
+    call = vector.function(vector.start)
+    factors = 1.0 if mask is None else jnp.asarray(mask)
 
     def one(bank: Bank) -> dict[str, jnp.ndarray]:
         result = arena.unroll.controlled(
-            vector.function(vector.start), bank.tasks
+            lambda features: call(features * factors), bank.tasks
         )
         final = regret(result.final_loss, bank.best_loss, bank.initial_loss)
         return {
             "regret": final,
             "score": score(result, bank),
-            "log_rates": result.log_rates,
+            "trace": result.trace,
         }
 
     count = arena.bank.best_loss.shape[0]
@@ -196,3 +232,23 @@ def evaluate(
         arena.bank
     )
     return {name: np.asarray(value) for name, value in rows.items()}
+
+
+def summarize(regrets: np.ndarray) -> dict[str, float]:
+    """Mean with its 95 % interval (bootstrap), median and worst.
+
+    Args:
+        regrets: Array `(num_tasks,)`.
+    """
+    draws = np.random.default_rng(0).integers(
+        0, len(regrets), (2000, len(regrets))
+    )
+    low, high = np.percentile(regrets[draws].mean(1), [2.5, 97.5])
+    values = {
+        "mean": regrets.mean(),
+        "low": low,
+        "high": high,
+        "median": np.median(regrets),
+        "worst": regrets.max(),
+    }
+    return {name: round(float(value), 4) for name, value in values.items()}

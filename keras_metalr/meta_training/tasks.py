@@ -26,7 +26,10 @@ LOG_LOSS_SCALE = 2.3
 
 
 class Task(NamedTuple):
-    """One small run: scalars, but for `start`, the weights `(n,)`."""
+    """One small run: scalars, but for `start`, the weights `(n,)`.
+
+    `validation_every` counts epochs; 0 is a run without validation data.
+    """
 
     seed: Any
     data_set: Any
@@ -40,6 +43,7 @@ class Task(NamedTuple):
     permutation: Any
     optimizer: OptimizerSpec
     pretrained: Any
+    validation_every: Any
     start: Any
 
 
@@ -53,7 +57,7 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
     """Random tasks of a family, stacked along a leading axis.
 
     A third of them start from weights trained on another part of the data with
-    other labels, with a new head.
+    other labels, with a new head. Half of them have validation data.
 
     Args:
         family: `Family`.
@@ -78,6 +82,8 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
     # A pretrained net has sane weights, or it could not have been trained.
     scale = np.where(pretrained, 1.0, scale)
     noisy = generator.random(size) < 0.3
+    validated = generator.random(size) < 0.5
+    every = 2 ** generator.integers(0, 3, size)
     task = Task(
         seed=_integers(generator.integers(0, 2**30, size)),
         data_set=_integers(data_set),
@@ -93,6 +99,7 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
         permutation=_integers(generator.integers(0, 10, size)),
         optimizer=OptimizerSpec(*(_floats(row) for row in specs)),
         pretrained=_floats(pretrained),
+        validation_every=_integers(np.where(validated, every, 0)),
         start=jnp.zeros((num_tasks, 0)),
     )
     starts = jax.jit(jax.vmap(lambda t, s: _start(family, data, t, s)))

@@ -7,88 +7,32 @@ import platform
 import time
 from collections.abc import Callable
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import keras
 import numpy as np
 
-from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import Controller
-from keras_metalr.features import FEATURE_VERSION
-from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.card import make_card
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
+from keras_metalr.meta_training.configs import MetaConfig
+from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
+from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.optimizers import OptimizerSpec
 from keras_metalr.meta_training.tasks import Task
-from keras_metalr.meta_training.unroll import SCHEDULES
 from keras_metalr.meta_training.unroll import Unroll
 
 # Tasks of this seed and above are never trained on.
 HELD_OUT_SEED = 10_000
-
-
-class Stage(NamedTuple):
-    """A family at a horizon: how many tasks to train on, and to hold out."""
-
-    family: str
-    num_decisions: int
-    interval: int
-    num_tasks: int
-    num_held_out: int
-
-    @property
-    def name(self) -> str:
-        """Family and steps, such as `"dense-200"`."""
-        return f"{self.family}-{self.num_decisions * self.interval}"
-
-
-class MetaConfig(NamedTuple):
-    """What a call of the script does.
-
-    `order` says which stages the generations go through, by name, over and
-    over; the others are only tested on.
-    """
-
-    stages: tuple[Stage, ...]
-    order: tuple[str, ...]
-    evolution: EvolutionConfig
-
-
-CONFIGS = {
-    "general": MetaConfig(
-        stages=(
-            Stage("dense", 200, 1, 256, 64),
-            Stage("dense_batchnorm", 200, 1, 128, 16),
-            Stage("autoencoder", 200, 1, 128, 16),
-            Stage("dense", 50, 1, 128, 64),
-            Stage("dense", 200, 5, 0, 32),
-            Stage("transformer", 200, 1, 0, 16),
-        ),
-        order=(
-            "dense-200",
-            "dense_batchnorm-200",
-            "dense-200",
-            "autoencoder-200",
-            "dense-50",
-        ),
-        evolution=EvolutionConfig(num_generations=500, num_pairs=96),
-    ),
-    "smoke": MetaConfig(
-        stages=(Stage("dense", 20, 1, 4, 4),),
-        order=("dense-20",),
-        evolution=EvolutionConfig(num_generations=2, num_pairs=2),
-    ),
-}
 
 
 def check_backend() -> None:
@@ -129,13 +73,14 @@ def meta_train(
         Dict with the held-out scores, as it is written to `scores.json`.
     """
     check_backend()
-    began = time.monotonic()
+    clock = _Clock(work / "seconds.json")
     data, names = load_data()
     say(f"data: {', '.join(names)}; device: {jax.devices()[0].device_kind}")
     wanted = [s for s in config.stages if s.name in config.order]
     arenas = {s.name: _arena(s, data, names, work, 0, say) for s in wanted}
 
     def report(generation: int, stage: str, value: float, left: float) -> None:
+        clock.seconds()
         say(
             f"generation {generation + 1}/{config.evolution.num_generations}"
             f"  {stage:20s} score {value:7.3f}  {left / 60:5.1f} min left"
@@ -160,7 +105,7 @@ def meta_train(
     record = {
         "scores": scores,
         "data": names,
-        "hours": _hours(work, time.monotonic() - began),
+        "hours": clock.seconds() / 3600.0,
         "device": jax.devices()[0].device_kind,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
@@ -172,90 +117,6 @@ def meta_train(
     (output / "CARD.md").write_text(card, encoding="utf-8")
     (output / "scores.json").write_text(json.dumps(record, indent=2) + "\n")
     return record
-
-
-def make_card(
-    name: str, config: MetaConfig, record: dict[str, Any], preset: pathlib.Path
-) -> str:
-    """The card of the preset in a folder, Markdown, from what was measured."""
-    evolution = config.evolution
-    rows = [
-        "| stage | tasks | pretrained | regret: start | evolved "
-        "| 95 % interval | median | worst | trained on |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for stage, score in record["scores"].items():
-        new = score["evolved"]
-        rows.append(
-            f"| {stage} | {new['tasks']} | {new['pretrained']} "
-            f"| {score['start']['mean']:.3f} | {new['mean']:.3f} "
-            f"| {new['low']:.3f} to {new['high']:.3f} | {new['median']:.3f} "
-            f"| {new['worst']:.2f} | {'yes' if score['trained_on'] else 'no'} |"
-        )
-    digest = json.loads((preset / CONFIG_FILE).read_text())["weights_sha256"]
-    trained = [s for s in config.stages if s.name in config.order]
-    return CARD.format(
-        name=name,
-        feature_version=FEATURE_VERSION,
-        data=", ".join(record["data"]),
-        stages=", ".join(config.order),
-        families=", ".join(sorted({s.family for s in trained})),
-        shortest=min(s.num_decisions * s.interval for s in trained),
-        longest=max(s.num_decisions * s.interval for s in trained),
-        generations=evolution.num_generations,
-        pairs=evolution.num_pairs,
-        sigma=f"{evolution.sigma} to {evolution.final_sigma}",
-        learning_rate=evolution.learning_rate,
-        seed=evolution.seed,
-        hours=record["hours"],
-        hardware=f"{record['cpus']} CPU cores ({record['machine']}), "
-        f"JAX on {record['device']}",
-        digest=digest,
-        grid=f"{len(GRID_RATES)} rates x {len(SCHEDULES)} schedules",
-        rows="\n".join(rows),
-        command=record["command"],
-    )
-
-
-CARD = """# {name}: a controller for the learning rate
-
-Meta-trained: evolved on the end of thousands of small runs, starting from the
-supervised fit of phases 1 and 2.
-
-| | |
-|---|---|
-| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
-| feature version | {feature_version} |
-| data | {data} (training splits, 8x8 grey) |
-| stages, in order (family-steps) | {stages} |
-| evolution | {generations} generations of {pairs} antithetic pairs |
-| steps | sigma {sigma}, Adam {learning_rate} with cosine, seed {seed} |
-| time | {hours:.2f} hours on {hardware} |
-| sha256 of the weights | {digest} |
-
-## Scores
-
-On tasks that were never trained on (other members of the families; the images
-are of the same data sets). Regret = (final validation loss - best of a
-grid) / (initial loss - best), the grid being {grid} tuned for each task by
-itself: 0 is the tuned run, 1 is no progress, below 0 beats the tuned run. It is
-clipped to [-0.15, 5]. The run does not depend on the first rate that the user
-gives: the safe start forgets it.
-
-{rows}
-
-"start" is the supervised fit alone, the start of the evolution.
-
-## Limits
-
-It was trained on small nets of 8x8 images alone ({families}), a
-third of them starting from pretrained weights, in runs of {shortest} to
-{longest} steps. It has seen no convolutional, recurrent or large network. The
-worst tasks are tiny noisy data sets on which a net overfits: the controller
-sees the training loss alone, which goes on falling there.
-
-Made by `{command}`.
-"""
 
 
 def _arena(
@@ -272,12 +133,15 @@ def _arena(
     unroll = Unroll(
         FAMILIES[stage.family], data, stage.num_decisions, stage.interval
     )
-    path = work / f"bank-{stage.name}-{count}-{seed}-{'-'.join(names)}.npz"
+    path = work / f"bank-{stage.name}-{'held-out' if held_out else 'train'}.npz"
+    kind = [stage.family, stage.num_decisions, stage.interval]
+    origin = json.dumps([*kind, unroll.num_weights, count, seed, *names])
     if path.is_file():
-        return Arena(stage.name, unroll, load_tree(path, _bank_structure()))
+        bank = load_tree(path, _bank_structure(), origin)
+        return Arena(stage.name, unroll, bank)
     say(f"tuning {count} tasks of {stage.name}")
     bank = make_bank(unroll, count, seed)
-    save_tree(path, bank)
+    save_tree(path, bank, origin)
     return Arena(stage.name, unroll, bank)
 
 
@@ -289,27 +153,26 @@ def _bank_structure() -> Bank:
 
 def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
     rows = evaluate(arena, controller)
-    regrets = rows["regret"]
-    draws = np.random.default_rng(0).integers(
-        0, len(regrets), (2000, len(regrets))
-    )
-    low, high = np.percentile(regrets[draws].mean(1), [2.5, 97.5])
     pretrained = int(np.sum(np.asarray(arena.bank.tasks.pretrained)))
     return {
-        "tasks": len(regrets),
+        "tasks": len(rows["regret"]),
         "pretrained": pretrained,
-        "mean": round(float(regrets.mean()), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
-        "median": round(float(np.median(regrets)), 4),
-        "worst": round(float(regrets.max()), 4),
+        **summarize(rows["regret"]),
         "score": round(float(rows["score"].mean()), 4),
     }
 
 
-def _hours(work: pathlib.Path, seconds: float) -> float:
-    """Hours of all the calls in this folder that came to their end."""
-    path = work / "seconds.json"
-    before = json.loads(path.read_text()) if path.is_file() else 0.0
-    path.write_text(json.dumps(before + seconds))
-    return (before + seconds) / 3600.0
+class _Clock:
+    """Seconds spent in all the calls for one folder, interrupted ones too."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._before = json.loads(path.read_text()) if path.is_file() else 0.0
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds until now; written down at each call."""
+        total = self._before + time.monotonic() - self._began
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(total))
+        return total

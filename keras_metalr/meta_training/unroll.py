@@ -18,6 +18,7 @@ from keras_metalr.decision import Clock
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
+from keras_metalr.features import record_validation
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.families import Family
@@ -31,21 +32,22 @@ from keras_metalr.signals import norm
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.update_rule import bound
+from keras_metalr.update_rule import increment
 
 # Decisions from one copy of the weights to the next; a copy is gone back to
 # once the next one has been taken.
 SNAPSHOT_DECISIONS = 15
-WARMUP_SHARE = 0.05
-SCHEDULES = ("constant", "cosine", "linear")
+# Validations in a run, for the tasks that have them.
+NUM_VALIDATIONS = 20
 
 
 class Result(NamedTuple):
-    """How a run ended: scalars, and the log rate at each decision."""
+    """How a run ended, scalars; and its trace, `(num_decisions, columns)`."""
 
     initial_loss: jnp.ndarray
     final_loss: jnp.ndarray
     mean_loss: jnp.ndarray
-    log_rates: jnp.ndarray
+    trace: jnp.ndarray
 
 
 class _Run(NamedTuple):
@@ -73,6 +75,9 @@ class Unroll:
         num_decisions: Integer (>= 1), decisions in a run.
         interval: Integer (>= 1), steps from one to the next.
         settings: `Settings`. Defaults to the product's own.
+        first_rate: Float (> 0), the user's own rate, which only counts without
+            the safe start. Defaults to `1e-3`.
+        rule: Callable, see `decision.decide`. Defaults to the product's own.
     """
 
     def __init__(
@@ -82,32 +87,38 @@ class Unroll:
         num_decisions: int,
         interval: int,
         settings: Settings = Settings(),  # noqa: B008 - it never changes
+        first_rate: float = 1e-3,
+        rule: Callable = increment,
     ) -> None:
         self.family = family
         self.data = data
         self.num_decisions = num_decisions
         self.interval = interval
         self.settings = settings
+        self.first_rate = first_rate
+        self.rule = rule
         self.num_weights, self._unravel = template(family)
+        self.epoch_decisions = max(1, num_decisions // NUM_VALIDATIONS)
 
     @property
     def num_steps(self) -> int:
         """Steps in a run."""
         return self.num_decisions * self.interval
 
-    def _loss(self, task: Task, weights: jnp.ndarray, batch: tuple) -> Any:
+    def loss(self, task: Task, weights: jnp.ndarray, batch: tuple) -> Any:
+        """The loss of a batch at some weights `(n,)`, scalar."""
         return batch_loss(self.family, task, self._unravel(weights), *batch)
 
-    def _validate(self, task: Task, weights: jnp.ndarray) -> jnp.ndarray:
+    def validate(self, task: Task, weights: jnp.ndarray) -> jnp.ndarray:
+        """The loss on the validation data, scalar."""
         return validation_loss(
             self.family, self.data, task, self._unravel(weights)
         )
 
-    def _batch(self, task: Task, index: jnp.ndarray) -> tuple:
+    def batch(self, task: Task, index: jnp.ndarray) -> tuple:
+        """The batch of a step: the same for all runs of a task."""
         key = jax.random.fold_in(jax.random.key(task.seed), 1)
         return draw_batch(self.data, task, jax.random.fold_in(key, index))
-
-    # -- With a controller. -------------------------------------------------
 
     def controlled(
         self, controller: Callable[[jnp.ndarray], jnp.ndarray], task: Task
@@ -120,6 +131,8 @@ class Unroll:
         """
         weights = task.start
         scalars = {k: jnp.asarray(v, "float32") for k, v in INITIAL.items()}
+        if not self.settings.safe_start:
+            scalars["ramping"] = jnp.zeros(())
         slots = optimizers.empty_slots(weights)
         run = _Run(
             weights, slots, jnp.zeros_like(weights), scalars, jnp.zeros(())
@@ -138,42 +151,66 @@ class Unroll:
                 )
             run, last = self._step(task, run, first + self.interval - 1)
             rollbacks = run.scalars["rollbacks"]
-            run = self._decide(controller, task, run, last, number)
+            run, row = self._decide(controller, task, run, last, number)
             back = run.scalars["rollbacks"] > rollbacks
             run, copies = _go_back(run, copies, back, number)
-            return (run, copies), jnp.log(run.scalars["learning_rate"])
+            return (run, copies), row
 
-        (run, _), log_rates = jax.lax.scan(
-            decision, (run, copies), jnp.arange(self.num_decisions)
-        )
+        def epoch(carry: Any, number: jnp.ndarray) -> tuple[Any, Any]:
+            first = number * self.epoch_decisions
+            (run, copies), rows = jax.lax.scan(
+                decision, carry, first + jnp.arange(self.epoch_decisions)
+            )
+            return (self._note_validation(task, run, number), copies), rows
+
+        num_epochs, rest = divmod(self.num_decisions, self.epoch_decisions)
+        carry, rows = jax.lax.scan(epoch, (run, copies), jnp.arange(num_epochs))
+        left = jnp.arange(self.num_decisions - rest, self.num_decisions)
+        (run, _), last_rows = jax.lax.scan(decision, carry, left)
+        rows = rows.reshape(-1, rows.shape[-1])
         return Result(
-            self._validate(task, task.start),
-            self._validate(task, run.weights),
+            self.validate(task, task.start),
+            self.validate(task, run.weights),
             run.loss_sum / self.num_steps,
-            log_rates,
+            jnp.concatenate([rows, last_rows]),
         )
+
+    def _note_validation(
+        self, task: Task, run: _Run, number: jnp.ndarray
+    ) -> _Run:
+        """After some epochs of some tasks, as `validation_freq` has it."""
+        every = jnp.maximum(task.validation_every, 1)
+        told = (task.validation_every > 0) & ((number + 1) % every == 0)
+        loss = self.validate(task, run.weights)
+        noted = record_validation(run.scalars, loss)
+        scalars = {
+            key: jnp.where(told, value, run.scalars[key])
+            for key, value in noted.items()
+        }
+        return run._replace(scalars=scalars)
 
     def _step(
         self, task: Task, run: _Run, index: jnp.ndarray
     ) -> tuple[_Run, _Last]:
-        batch = self._batch(task, index)
+        batch = self.batch(task, index)
         loss, gradient = jax.value_and_grad(
-            lambda w: self._loss(task, w, batch)
+            lambda w: self.loss(task, w, batch)
         )(run.weights)
         gradient_norm = jnp.sqrt(squared_norm([gradient]))
         finite = jnp.isfinite(gradient_norm) & jnp.isfinite(loss)
-        # The user's own rate is 1 here: the safe start forgets it.
-        scalars = safe_start.begin(
-            run.scalars,
-            index == 0,
-            norm(run.weights),
-            gradient_norm,
-            jnp.zeros(()),
-            self.num_weights,
-        )
+        scalars = run.scalars
+        if self.settings.safe_start:
+            scalars = safe_start.begin(
+                scalars,
+                index == 0,
+                norm(run.weights),
+                gradient_norm,
+                jnp.asarray(math.log(self.first_rate)),
+                self.num_weights,
+            )
         multiplier = self._bounded(scalars["log_multiplier"])
         scalars = {**scalars, "log_multiplier": multiplier}
-        rate = jnp.exp(multiplier)
+        rate = self.first_rate * jnp.exp(multiplier)
         weights, slots = optimizers.update(
             run.weights,
             jnp.where(finite, gradient, 0.0),
@@ -191,7 +228,10 @@ class Unroll:
         }
         good = finite.astype("float32")
         scalars = count_step(scalars, measured, good, jnp.ones(()), 1.0 - good)
-        scalars = safe_start.advance(scalars, measured, good, self.num_weights)
+        if self.settings.safe_start:
+            scalars = safe_start.advance(
+                scalars, measured, good, self.num_weights
+            )
         update = jnp.where(finite, weights - run.weights, run.last_update)
         # A run that has lost its mind must not be worth infinitely little.
         worst = 10.0 * task.loss_scale
@@ -206,82 +246,31 @@ class Unroll:
         run: _Run,
         last: _Last,
         number: jnp.ndarray,
-    ) -> _Run:
-        loss = self._loss(task, run.weights, last.batch)
+    ) -> tuple[_Run, jnp.ndarray]:
+        loss = self.loss(task, run.weights, last.batch)
         promised = -jnp.sum(last.gradient * (run.weights - last.before))
         clock = Clock(
             ((number + 1) * self.interval).astype("float32"),
             jnp.asarray(self.num_steps, "float32"),
             jnp.asarray(self.interval, "float32"),
         )
-        scalars, _ = decide(
+        scalars, row = decide(
             run.scalars,
             jnp.where(jnp.isnan(loss), jnp.inf, loss),
             promised,
             clock,
             controller,
             self.settings,
+            rule=self.rule,
         )
-        return run._replace(scalars=scalars)
+        return run._replace(scalars=scalars), row
 
     def _bounded(self, log_multiplier: jnp.ndarray) -> jnp.ndarray:
         return bound(
             log_multiplier,
-            jnp.zeros(()),
+            jnp.asarray(math.log(self.first_rate)),
             math.log(self.settings.min_learning_rate),
             math.log(self.settings.max_learning_rate),
-        )
-
-    # -- With a schedule. ---------------------------------------------------
-
-    def scheduled(
-        self, rate: jnp.ndarray, schedule: jnp.ndarray, task: Task
-    ) -> Result:
-        """A run with a peak rate and a schedule, as it would be tuned by hand.
-
-        Args:
-            rate: Scalar, the peak rate.
-            schedule: Scalar integer, index into `SCHEDULES`: constant; 5 %
-                warmup and then a cosine, or a line, to 0.
-            task: `Task`, a single one.
-        """
-        start = (task.start, optimizers.empty_slots(task.start), jnp.zeros(()))
-        num_steps = self.num_steps
-        warmup = max(1.0, WARMUP_SHARE * num_steps)
-        worst = 10.0 * task.loss_scale
-
-        def step(carry: Any, index: jnp.ndarray) -> tuple[Any, None]:
-            weights, slots, loss_sum = carry
-            batch = self._batch(task, index)
-            loss, gradient = jax.value_and_grad(
-                lambda w: self._loss(task, w, batch)
-            )(weights)
-            over = jnp.maximum(index - warmup, 0.0) / (num_steps - warmup)
-            shapes = jnp.stack(
-                [jnp.ones(()), 0.5 + 0.5 * jnp.cos(jnp.pi * over), 1.0 - over]
-            )
-            grown = jnp.minimum((index + 1) / warmup, 1.0)
-            grown = jnp.where(schedule == 0, 1.0, grown)
-            weights, slots = optimizers.update(
-                weights,
-                gradient,
-                slots,
-                rate * grown * shapes[schedule],
-                task.optimizer,
-            )
-            loss = jnp.where(
-                jnp.isfinite(loss), jnp.minimum(loss, worst), worst
-            )
-            return (weights, slots, loss_sum + loss), None
-
-        (weights, _, loss_sum), _ = jax.lax.scan(
-            step, start, jnp.arange(num_steps)
-        )
-        return Result(
-            self._validate(task, task.start),
-            self._validate(task, weights),
-            loss_sum / num_steps,
-            jnp.zeros((0,)),
         )
 
 

@@ -8,16 +8,13 @@ import numpy as np
 
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.fitting import fit_on_states
+from keras_metalr.fitting import wanted_output
 from keras_metalr.phases.collect import Run
 
 # The rate that is right at progress p is the one that won, times the annealing
 # left: 1 - p, and never less than this.
 ANNEAL_FLOOR = 0.01
-# Labels are e-folds of the rate; beyond this the increment is at its limit.
-LABEL_LIMIT = 3.0
-# Features are of order one; what varies less than this in all the runs holds no
-# information, and dividing by its spread would only blow up its rounding.
-MIN_SPREAD = 0.01
 
 
 def labels(run: Run, best_rate: float) -> np.ndarray:
@@ -37,8 +34,9 @@ def labels(run: Run, best_rate: float) -> np.ndarray:
     """
     progress = run.trace["progress"] + 0.5
     annealing = np.maximum(1.0 - progress, ANNEAL_FLOOR)
-    gap = np.log(best_rate * annealing) - np.log(run.trace["learning_rate"])
-    return np.clip(gap, -LABEL_LIMIT, LABEL_LIMIT).astype("float32")
+    return wanted_output(
+        np.log(best_rate * annealing), np.log(run.trace["learning_rate"])
+    )
 
 
 def best_rates(runs: Sequence[Run]) -> dict[tuple[str, int], float]:
@@ -127,28 +125,17 @@ def fit_controller(
         )
     keras.utils.set_random_seed(seed)
     features, targets = dataset(runs)
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    varies = scale > MIN_SPREAD
-    scale = np.where(varies, scale, 1.0)
     fresh = controller is None
     controller = Controller() if controller is None else controller
-    kernel, bias = controller.hidden[0].get_weights()
-    # Work on standardized features; fold the scaling into the first layer.
-    kernel, bias = kernel * scale[:, None], bias + mean @ kernel
-    if fresh:
-        kernel = kernel / np.where(varies, scale, np.inf)[:, None]
-        bias = np.zeros_like(bias)
-    controller.hidden[0].set_weights([kernel, bias])
-    controller.compile(keras.optimizers.Adam(learning_rate), loss="mse")
-    controller.fit(
-        np.where(varies, (features - mean) / scale, 0.0),
+    fit_on_states(
+        controller,
+        features,
         targets,
+        fresh=fresh,
+        learning_rate=learning_rate,
         batch_size=batch_size,
         epochs=epochs,
         shuffle=True,
         verbose=verbose,
     )
-    kernel, bias = controller.hidden[0].get_weights()
-    kernel = kernel / scale[:, None]
-    controller.hidden[0].set_weights([kernel, bias - mean @ kernel])
     return controller

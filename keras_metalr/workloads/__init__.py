@@ -6,6 +6,7 @@ from typing import Any
 from keras_metalr.workloads.cifar10_resnet18 import cifar10_resnet18
 from keras_metalr.workloads.digits import digits
 from keras_metalr.workloads.fashion_mnist_cnn import fashion_mnist_cnn
+from keras_metalr.workloads.report_mlp import report_mlp
 from keras_metalr.workloads.sst2_bert import sst2_bert
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import DataNotAvailableError
@@ -23,6 +24,7 @@ _WORKLOADS: dict[str, Callable[..., Workload]] = {
     "cifar10_resnet18": cifar10_resnet18,
     "digits": digits,
     "fashion_mnist_cnn": fashion_mnist_cnn,
+    "report_mlp": report_mlp,
     "sst2_bert": sst2_bert,
 }
 

@@ -23,6 +23,8 @@ _NUM_VALIDATION = 5_000
 _MEAN = np.array([0.4914, 0.4822, 0.4465], "float32")
 _STANDARD_DEVIATION = np.array([0.2470, 0.2435, 0.2616], "float32")
 _PADDING = 4
+# Accuracy on such a copy is some points lower than on the official images.
+_LOSSY_NOTE = "lossy JPEG copy of the images"
 
 
 def cifar10_resnet18(
@@ -106,6 +108,7 @@ def load_cifar10(
         x_validation=x_validation,
         y_validation=y_validation,
         augment=crop_and_flip if augment else None,
+        note=_LOSSY_NOTE if tfds_source.is_stored_as_jpeg("cifar10") else "",
     )
 
 

@@ -16,6 +16,7 @@ from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
 
+DEFAULT_PRESET = "bert_base_en_uncased"
 _DATA_SET = "glue/sst2"
 _NUM_TRAIN = 67_349
 _NUM_VALIDATION = 872
@@ -23,7 +24,7 @@ _MIN_SEQUENCE_LENGTH = 3
 
 
 def sst2_bert(
-    preset: str = "bert_base_en_uncased",
+    preset: str = DEFAULT_PRESET,
     sequence_length: int = 128,
     train_examples: int | None = None,
     validation_examples: int | None = None,
@@ -107,6 +108,15 @@ def encoder_name(preset: str) -> str:
     return os.path.basename(origin or os.path.normpath(preset))
 
 
+def encoder_note(preset: str) -> str:
+    """Say how an encoder differs from BERT Base; `""` if it does not."""
+    if encoder_name(preset).startswith("bert_base"):
+        return ""
+    # What the library Sentence Transformers writes beside its encoders.
+    is_embedder = (Path(preset) / "config_sentence_transformers.json").is_file()
+    return f"{'a sentence embedder, ' if is_embedder else ''}not BERT Base"
+
+
 def load_sst2(
     preset: str,
     sequence_length: int = 128,
@@ -139,7 +149,8 @@ def load_sst2(
         )
         for split in splits
     )
-    return Data(x_train, y_train, x_validation, y_validation)
+    note = encoder_note(preset)
+    return Data(x_train, y_train, x_validation, y_validation, note=note)
 
 
 def make_tokenize(
@@ -155,7 +166,7 @@ def make_tokenize(
         A function from a list of strings to a dict of `token_ids`,
         `segment_ids` and `padding_mask`, each `(num_texts, sequence_length)`.
     """
-    keras_hub = _import_keras_hub()
+    keras_hub = import_keras_hub()
     if _is_hugging_face_folder(preset):
         # `from_preset` on such a folder neither lowercases nor strips
         # accents, and an uncased vocabulary then yields unknown tokens.
@@ -193,7 +204,7 @@ def build_classifier(preset: str) -> keras.Model:
     Raises:
         DataNotAvailableError: If the preset is not on this machine.
     """
-    keras_hub = _import_keras_hub()
+    keras_hub = import_keras_hub()
     backbone = _from_preset(keras_hub.models.BertBackbone, preset)
     return keras_hub.models.BertTextClassifier(
         backbone=backbone, num_classes=2, preprocessor=None
@@ -222,7 +233,8 @@ def _is_hugging_face_folder(preset: str) -> bool:
     )
 
 
-def _import_keras_hub() -> Any:
+def import_keras_hub() -> Any:
+    """Return `keras_hub`, or say how to install it."""
     try:
         import keras_hub
     except ImportError as error:

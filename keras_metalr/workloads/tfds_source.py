@@ -4,6 +4,7 @@ from typing import Any
 
 from keras_metalr.workloads.workload import DataNotAvailableError
 
+_JPEG_START = b"\xff\xd8"
 _TFDS_MISSING = (
     "TensorFlow Datasets is not installed. Install it with "
     '`pip install "keras_metalr[data]"`.'
@@ -59,6 +60,25 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
 
     dataset = builder.as_dataset(split=split, batch_size=-1)
     return tfds.as_numpy(dataset)
+
+
+def is_stored_as_jpeg(name: str) -> bool:
+    """Whether the images of a prepared data set have lost something.
+
+    The data sets of images that are used here are stored without loss (PNG)
+    by TensorFlow Datasets; a copy that was re-encoded is another data set.
+
+    Args:
+        name: String, the name in TensorFlow Datasets.
+    """
+    builder = _builder(name)
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split="train[:1]", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    (example,) = tfds.as_numpy(dataset)
+    return bool(example["image"].startswith(_JPEG_START))
 
 
 def check_count(name: str, count: int | None, limit: int) -> None:

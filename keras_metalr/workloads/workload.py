@@ -40,6 +40,10 @@ class Data:
         augment: Callable or `None`. Takes a seed and returns a function from
             a batch of `x` to a batch of `x`, which runs inside `tf.data`.
             Applied to training batches alone. Defaults to `None`.
+        note: String, how the examples or the pretrained model differ from what
+            the task's name promises, such as `"lossy JPEG copy of the
+            images"`. It goes into the record of every run, and stands wherever
+            a figure of theirs does. Defaults to `""`, not at all.
     """
 
     x_train: Any
@@ -47,6 +51,7 @@ class Data:
     x_validation: Any
     y_validation: np.ndarray
     augment: Callable[[int], Callable[[Any], Any]] | None = None
+    note: str = ""
 
     @property
     def num_train(self) -> int:
@@ -107,6 +112,20 @@ class Data:
             batches = batches.map(lambda x, y: (augment(x), y))
         return batches.prefetch(tf.data.AUTOTUNE)
 
+    def first_validation_examples(self, count: int | None) -> "Data":
+        """Return the same data with fewer validation examples.
+
+        Args:
+            count: Integer (>= 1), or `None` for all.
+        """
+        return replace(
+            self,
+            x_validation=keras.tree.map_structure(
+                lambda array: array[:count], self.x_validation
+            ),
+            y_validation=self.y_validation[:count],
+        )
+
     def validation_batches(self, batch_size: int) -> Any:
         """Return a `tf.data.Dataset` of the validation examples in order.
 
@@ -158,12 +177,7 @@ class Workload:
         workload = keras_metalr.workloads.get("digits")
         data = workload.load_data()
         model = workload.compiled_model(learning_rate=1e-3)
-        model.fit(
-            data.train_batches(workload.batch_size, seed=0),
-            shuffle=False,  # The batches come shuffled.
-            steps_per_epoch=data.steps_per_epoch(workload.batch_size),
-            validation_data=data.validation_batches(workload.batch_size),
-        )
+        model.fit(**workload.fit_arguments(data, epochs=5)(seed=0))
     """
 
     name: str
@@ -204,6 +218,39 @@ class Workload:
             metrics=list(self.metrics),
         )
         return model
+
+    def fit_arguments(
+        self,
+        data: Data,
+        epochs: int,
+        *,
+        steps_per_epoch: int | None = None,
+        validation_freq: int = 1,
+    ) -> Callable[[int], dict[str, Any]]:
+        """Return a function from a seed to the arguments of `fit`.
+
+        Args:
+            data: `Data`.
+            epochs: Integer.
+            steps_per_epoch: Integer. Defaults to `None`, one pass.
+            validation_freq: Integer, epochs from one validation to the next.
+                Defaults to `1`.
+        """
+
+        def fit_arguments(seed: int) -> dict[str, Any]:
+            return {
+                "x": data.train_batches(self.batch_size, seed),
+                "epochs": epochs,
+                "steps_per_epoch": steps_per_epoch
+                or data.steps_per_epoch(self.batch_size),
+                # The batches come shuffled.
+                "shuffle": False,
+                "validation_data": data.validation_batches(self.batch_size),
+                "validation_freq": validation_freq,
+                "verbose": 0,
+            }
+
+        return fit_arguments
 
     def replace(self, **changes: Any) -> "Workload":
         """Return a copy with some fields changed, such as `batch_size`."""

@@ -1,5 +1,6 @@
 """Real, short runs on the digits."""
 
+import dataclasses
 import json
 import math
 
@@ -13,6 +14,8 @@ from keras_metalr.benchmark import COMPETITORS
 from keras_metalr.benchmark import Competitor
 from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark import run
+from keras_metalr.benchmark.runner import identity
+from keras_metalr.benchmark.text import results_line
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,33 @@ def test_record_is_written_once_and_read_back(digits, tmp_path):
     other = run(workload, RunConfig(steps=7), data=data, output=tmp_path)
     assert not other.resumed
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_further_evaluations_before_and_after(digits, tmp_path):
+    workload, data = digits
+    data = dataclasses.replace(data, note="a note")
+    config = RunConfig(epochs=1, evaluation_examples=(100, None))
+    result = run(workload, config, data=data, output=tmp_path)
+    lines = result.evaluations
+    assert [(line["when"], line["num_examples"]) for line in lines] == [
+        ("before training", 100),
+        ("before training", 360),
+        ("after training", 100),
+        ("after training", 360),
+    ]
+    assert lines[1]["eval_loss"] == pytest.approx(math.log(10), rel=0.1)
+    for name in ("eval_loss", "eval_accuracy", "eval_f1"):
+        assert lines[3][name] == pytest.approx(result.results[name], rel=1e-5)
+        assert lines[2][name] != lines[3][name]
+    assert lines[0]["epoch"] == 0.0
+    assert lines[3]["epoch"] == result.results["epoch"]
+    # It is another run than one without, whose record keeps its name.
+    assert "evaluation_examples" not in identity(workload, RunConfig())
+    again = run(workload, config, data=data, output=tmp_path)
+    assert again.resumed
+    assert again.evaluations == lines
+    assert again.data_note == "a note"
+    assert "eval_f1" in results_line(lines[0])
 
 
 def test_record_names_no_machine(digits, tmp_path):

@@ -1,4 +1,4 @@
-"""Meta-training: its runs are the product's, its search can be resumed."""
+"""Meta-training: what it measures, and a search that can be resumed."""
 
 import json
 
@@ -12,149 +12,44 @@ if keras.backend.backend() != "jax":
 import jax
 import jax.numpy as jnp
 
-from keras_metalr import MetaLR
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import bank as banks
-from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training import tasks as tasks_module
+from keras_metalr.meta_training.checkpoint import load_tree
+from keras_metalr.meta_training.checkpoint import save_tree
+from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import ControllerVector
 from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
-from keras_metalr.meta_training.train import CONFIGS
+from keras_metalr.meta_training.schedules import scheduled
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.unroll import Unroll
+from keras_metalr.workloads.tfds_source import is_prepared
+from tests.meta_training.controllers import moving_controller
 
-KERAS_OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
-    "adam": keras.optimizers.Adam,
-    "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.01),
-    "rmsprop": keras.optimizers.RMSprop,
-    "lion": keras.optimizers.Lion,
-}
+# -- The data. --------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load_data(("digits",))[0]
-
-
-def spec(name):
-    return optimizers.OptimizerSpec(
-        *(jnp.asarray(v) for v in optimizers.KINDS[name])
-    )
-
-
-def plain_task(data, name, seed=3):
-    """A dense net without anything special, batches of 32."""
-    task = tasks_module.draw_tasks(FAMILIES["dense"], data, 1, seed)
-    task = jax.tree.map(lambda value: value[0], task)
-    return task._replace(
-        batch_size=jnp.asarray(32),
-        label_noise=jnp.zeros(()),
-        loss_scale=jnp.ones(()),
-        activation=jnp.asarray(0),
-        optimizer=spec(name),
-    )
-
-
-def moving_controller(seed=0, scale=0.5):
-    """A controller that answers something else in every state."""
-    controller = Controller()
-    generator = np.random.default_rng(seed)
-    controller.set_weights(
-        [
-            scale * generator.normal(size=w.shape) / np.sqrt(w.shape[0])
-            for w in controller.get_weights()
-        ]
-    )
-    return controller
-
-
-# -- The parts are the product's. -------------------------------------------
-
-
-@pytest.mark.parametrize("name", optimizers.KINDS)
-def test_optimizers_are_those_of_keras(name):
-    generator = np.random.default_rng(0)
-    weights = jnp.asarray(generator.normal(size=20).astype("float32"))
-    variable = keras.Variable(np.asarray(weights))
-    theirs = KERAS_OPTIMIZERS[name](0.1)
-    slots = optimizers.empty_slots(weights)
-    for step in range(6):
-        gradient = generator.normal(size=20).astype("float32")
-        rate = 0.1 / (step + 1)
-        theirs.learning_rate = rate
-        theirs.apply([jnp.asarray(gradient)], [variable])
-        weights, slots = optimizers.update(
-            weights, jnp.asarray(gradient), slots, rate, spec(name)
-        )
-        np.testing.assert_allclose(variable, weights, atol=5e-5)
-
-
-def keras_twin(task, num_weights):
-    """The Keras model that a plain dense task stands for."""
-    _, unravel = tasks_module.template(FAMILIES["dense"])
-    layers = unravel(task.start)
-    model = keras.Sequential(
-        [
-            keras.Input((64,)),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
-    parts = [layers["body"]["dense_0"], layers["body"]["dense_1"]]
-    for layer, part in zip(model.layers, [*parts, layers["head"]], strict=True):
-        layer.set_weights([part["kernel"], part["bias"]])
-    assert model.count_params() == num_weights
-    return model
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "num_steps", "interval"),
-    [("adam", 24, 1), ("momentum", 24, 1), ("adam", 600, 3)],
-)
-def test_an_unroll_is_a_fit(data, optimizer, num_steps, interval):
-    task = plain_task(data, optimizer)
-    num_decisions = num_steps // interval
-    unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
-    controller = moving_controller()
-    vector = ControllerVector(controller)
-    result = jax.jit(
-        lambda t: unroll.controlled(vector.function(vector.start), t)
-    )(task)
-
-    batches = [
-        unroll._batch(task, jnp.asarray(index)) for index in range(num_steps)
-    ]
-    x = np.concatenate([batch[0] for batch in batches])
-    y = np.concatenate([batch[1] for batch in batches])
-    model = keras_twin(task, unroll.num_weights)
-    model.compile(
-        KERAS_OPTIMIZERS[optimizer](0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    metalr = MetaLR(controller)
-    history = model.fit(
-        x, y, batch_size=32, shuffle=False, verbose=0, callbacks=[metalr]
-    )
-    rates = metalr.trace["learning_rate"]
-    assert len(rates) == num_decisions
-    # The rate has been all over the place, and both went the same way. Float
-    # errors grow with the steps: a run is chaotic where the rate is high.
-    compared = slice(0, 24)
-    assert np.ptp(np.log(rates[compared])) > 0.5
-    np.testing.assert_allclose(
-        np.exp(result.log_rates)[compared], rates[compared], rtol=5e-3
-    )
-    if num_steps < 100:
-        loss = history.history["loss"][0]
-        assert float(result.mean_loss) == pytest.approx(loss, rel=1e-3)
+def test_texts_are_numbers_of_their_words():
+    if not is_prepared("glue/sst2"):
+        pytest.skip("SST-2 is not prepared: set TFDS_DATA_DIR to its folder.")
+    data, names = load_data(("digits", "sst2"))
+    assert names == ["digits", "sst2"]
+    assert data.x.shape[2] == data.x_validation.shape[2] == 64
+    assert int(data.count[1]) == data.x.shape[1]
+    for x, y in ((data.x, data.y), (data.x_validation, data.y_validation)):
+        assert np.all(np.isfinite(x[1]))
+        assert set(np.unique(y[1])) == {0, 1}
+        # Neither class is rare.
+        assert 0.4 < np.mean(y[1]) < 0.7
+    assert np.std(data.x[1]) == pytest.approx(1.0, abs=0.05)
+    # Held back is held back, but for texts that are there twice.
+    words = {row.tobytes() for row in np.asarray(data.x[1])}
+    held = [row.tobytes() in words for row in np.asarray(data.x_validation[1])]
+    assert np.mean(held) < 0.1
 
 
 # -- The measure. -----------------------------------------------------------
@@ -173,7 +68,7 @@ def test_a_bank_holds_the_best_of_the_grid(data):
     unroll = Unroll(FAMILIES["dense"], data, 20, 1)
     bank = banks.make_bank(unroll, 2, 5)
     task = jax.tree.map(lambda value: value[1], bank.tasks)
-    run = jax.jit(lambda rate, way: unroll.scheduled(rate, way, task))
+    run = jax.jit(lambda rate, way: scheduled(unroll, rate, way, task))
     finals = [
         float(run(rate, way).final_loss)
         for rate in banks.GRID_RATES
@@ -203,6 +98,16 @@ def test_a_pretrained_task_starts_ahead(data):
     bank = banks.make_bank(unroll, 24, 2)
     reached = np.asarray(bank.best_loss / tasks.loss_scale)
     assert np.median(reached[pretrained]) < np.median(reached[~pretrained])
+
+
+def test_a_meta_training_trains_on_stages_that_it_has():
+    for config in CONFIGS.values():
+        stages = {stage.name: stage for stage in config.stages}
+        assert len(stages) == len(config.stages)
+        for stage in config.stages:
+            assert stage.family in FAMILIES
+            assert stage.num_held_out > 0
+            assert (stage.num_tasks > 0) == (stage.name in config.order)
 
 
 # -- The search. ------------------------------------------------------------
@@ -240,6 +145,61 @@ def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
     assert np.abs(start[0] - whole.get_weights()[0]).max() > 1e-4
 
 
+@pytest.fixture(scope="module")
+def finished(arena, tmp_path_factory):
+    """A search that has come to its end: its checkpoint and what it found."""
+    path = tmp_path_factory.mktemp("finished") / "evolution.npz"
+    config = EvolutionConfig(num_generations=1, num_pairs=2)
+    evolved = evolve([arena], moving_controller(), config, path)
+    return path, config, evolved
+
+
+def test_a_finished_evolution_is_not_run_again(arena, finished):
+    path, config, evolved = finished
+    again = evolve([arena], moving_controller(), config, path)
+    for a, b in zip(evolved.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("other", ["configuration", "start", "arenas"])
+def test_evolution_refuses_the_checkpoint_of_another(arena, finished, other):
+    path, config, _ = finished
+    before = path.read_bytes()
+    start, arenas = moving_controller(), [arena]
+    if other == "configuration":
+        config = config._replace(num_generations=2)
+    elif other == "start":
+        start = moving_controller(seed=1)
+    else:
+        arenas = [arena, arena]
+    with pytest.raises(ValueError, match="another configuration") as error:
+        evolve(arenas, start, config, path)
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == before
+
+
+def test_a_tree_comes_back_to_its_origin_alone(tmp_path):
+    tree = (jnp.arange(3.0), {"a": jnp.asarray(7), "b": jnp.ones((2, 2))})
+    like = jax.tree.map(lambda _: 0, tree)
+    path = tmp_path / "folder" / "tree.npz"
+    save_tree(path, tree, "dense, seed 1")
+    loaded = load_tree(path, like, "dense, seed 1")
+    assert jax.tree.structure(loaded) == jax.tree.structure(tree)
+    for a, b in zip(
+        jax.tree.leaves(loaded), jax.tree.leaves(tree), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="another configuration") as error:
+        load_tree(path, like, "dense, seed 2")
+    # What is there, what was wanted and where.
+    for part in ("dense, seed 1", "dense, seed 2", str(path)):
+        assert part in str(error.value)
+    # A file without a word about it is nobody's.
+    np.savez(path, *jax.tree.leaves(tree))
+    with pytest.raises(ValueError, match="another configuration"):
+        load_tree(path, like, "dense, seed 1")
+
+
 def test_evolution_finds_a_lower_score(arena):
     start = Controller()
     config = EvolutionConfig(
@@ -253,6 +213,10 @@ def test_evolution_finds_a_lower_score(arena):
 def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     output = tmp_path / "tiny"
     lines = []
+    # An hour was spent in this folder before, by a call that was interrupted.
+    clock = tmp_path / "work" / "seconds.json"
+    clock.parent.mkdir()
+    clock.write_text("3600.0")
     record = meta_train(
         "tiny",
         CONFIGS["smoke"],
@@ -269,3 +233,6 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     assert f"| {score['mean']:.3f} |" in card and "the command" in card
     assert json.loads((output / "scores.json").read_text()) == record
     assert any("generation 2/2" in line for line in lines)
+    assert 1.0 < record["hours"] < 2.0
+    seconds = json.loads(clock.read_text())
+    assert seconds == pytest.approx(3600.0 * record["hours"])

@@ -10,6 +10,7 @@ from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr import Trace
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.features import NUM_FEATURES
 from keras_metalr.phases import Run
 from keras_metalr.phases import fit_controller
 from keras_metalr.phases.fit import best_rates
@@ -96,7 +97,8 @@ def test_all_runs_of_a_seed_diverged():
 
 def test_dataset(runs):
     features, targets = dataset(runs)
-    assert features.shape == (8 * 40, 17) and targets.shape == (8 * 40, 1)
+    assert features.shape == (8 * 40, NUM_FEATURES)
+    assert targets.shape == (8 * 40, 1)
     assert features.dtype == targets.dtype == np.float32
     trace = runs[0].trace
     for i, name in enumerate(FEATURE_NAMES):
@@ -171,7 +173,7 @@ def test_standardization_is_folded_into_the_first_layer(runs, monkeypatch):
     features, targets = dataset(runs)
     np.testing.assert_array_equal(seen["y"], targets)
     varies = np.ptp(features, axis=0) > 0
-    assert varies.sum() == 17 - len(CONSTANT)
+    assert varies.sum() == NUM_FEATURES - len(CONSTANT)
     np.testing.assert_allclose(seen["x"].mean(axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose(
         seen["x"].std(axis=0), varies.astype(float), atol=1e-4
@@ -193,7 +195,7 @@ def test_going_on_begins_where_the_controller_was(runs):
         ]
     )
     features, _ = dataset(runs)
-    other = generator.uniform(-4, 4, (50, 17)).astype("float32")
+    other = generator.uniform(-4, 4, (50, NUM_FEATURES)).astype("float32")
     before = answers(controller, features), answers(controller, other)
     again = fit_controller(
         runs, controller=controller, learning_rate=1e-12, epochs=1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -81,6 +82,59 @@ def test_sst2_with_a_wrong_flag_is_one_line(
     main = runpy.run_path(str(SCRIPTS / "train_sst2.py"))["main"]
     output = ["--output", str(tmp_path / "runs"), "--train-examples", "8"]
     assert main([*arguments, *output]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(message)
+    assert "\n" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
+    arguments = ["--train-examples", 320, "--validation-examples", 100]
+    arguments += ["--seeds", 1, "--epochs", 1, "--output", tmp_path / "runs"]
+    arguments += ["--controller", controller_folder]
+    arguments += ["--variants", "original"]
+    done = _run("train_mlp.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    for method in ("static", "metalr"):
+        assert re.search(rf"original +{method} +\d", done.stdout)
+    records = {
+        path: json.loads(path.read_text())
+        for path in (tmp_path / "runs").glob("report_mlp-*.json")
+    }
+    assert {r["config"]["method"] for r in records.values()} == {
+        "static",
+        "metalr",
+    }
+    for record in records.values():
+        assert record["results"]["num_steps"] == 10
+    # The finished runs are read back, and what they share is made once.
+    again = _run("train_mlp.py", *arguments, "wider", "+wider")
+    assert again.returncode == 0, again.stderr
+    assert "2/2" in again.stdout
+    assert "4 found" in again.stdout
+    for path, record in records.items():
+        assert json.loads(path.read_text()) == record
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seeds", "0"), "error: `--seeds` must be at least 1"),
+        (("--epochs", "0"), "error: `epochs` must be at least 1"),
+        (("--train-examples", "48001"), "error: `train_examples` must be"),
+        (("--controller", "none"), "error: "),
+        (
+            ("--methods", "static", "--controller", "general"),
+            "error: `--controller` goes with `--methods metalr`",
+        ),
+    ],
+)
+def test_mlp_with_a_wrong_flag_is_one_line(
+    tfds_dir, tmp_path, capsys, arguments, message
+):
+    main = runpy.run_path(str(SCRIPTS / "train_mlp.py"))["main"]
+    few = () if "--train-examples" in arguments else ("--train-examples", "8")
+    assert main([*arguments, *few, "--output", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(message)
     assert "\n" not in error

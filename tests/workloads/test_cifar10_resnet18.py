@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_metalr import workloads
+from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 from keras_metalr.workloads.cifar10_resnet18 import crop_and_flip
 
@@ -36,6 +37,26 @@ def test_data_are_normalized_and_split(tfds_dir):
     assert data.x_train.dtype == np.float32
     assert np.abs(data.x_train.mean(axis=(0, 1, 2))).max() < 0.15
     assert np.abs(data.x_train.std(axis=(0, 1, 2)) - 1).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("start", "note"),
+    [
+        (b"\xff\xd8\xff\xe0", "lossy JPEG copy of the images"),
+        (b"\x89PNG\r\n", ""),
+    ],
+)
+def test_a_lossy_copy_is_noted(tfds_dir, monkeypatch, start, note):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(tfds, "as_numpy", lambda _: [{"image": start}])
+    lossy = tfds_source.is_stored_as_jpeg("cifar10")
+    assert lossy == bool(note)
+    monkeypatch.undo()
+    monkeypatch.setattr(tfds_source, "is_stored_as_jpeg", lambda name: lossy)
+    workload = workloads.get(
+        "cifar10_resnet18", train_examples=2, validation_examples=2
+    )
+    assert workload.load_data().note == note
 
 
 @pytest.mark.parametrize("count", [0, 45_001])

@@ -35,7 +35,8 @@ def test_slice_out_of_range(count):
 
 
 @pytest.mark.parametrize(
-    "name", ["fashion_mnist_cnn", "cifar10_resnet18", "sst2_bert"]
+    "name",
+    ["fashion_mnist_cnn", "report_mlp", "cifar10_resnet18", "sst2_bert"],
 )
 def test_missing_data_say_what_to_do(name, tmp_path, monkeypatch):
     # TensorFlow Datasets reads the variable when it is imported.

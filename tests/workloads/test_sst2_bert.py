@@ -11,6 +11,7 @@ from keras_metalr import workloads
 from keras_metalr.workloads import DataNotAvailableError
 from keras_metalr.workloads.sst2_bert import build_classifier
 from keras_metalr.workloads.sst2_bert import encoder_name
+from keras_metalr.workloads.sst2_bert import encoder_note
 from keras_metalr.workloads.sst2_bert import make_tokenize
 
 pytest.importorskip("keras_hub")
@@ -61,15 +62,19 @@ def test_keras_hub_folder_fits_on_real_sentences(tfds_dir, tiny_bert):
     data = workload.load_data()
     assert data.x_train["token_ids"].shape == (128, 12)
     assert set(np.unique(data.y_validation)) == {0, 1}
+    assert data.note == "not BERT Base"
     model = workload.compiled_model()
-    history = model.fit(
-        data.train_batches(32, seed=0),
-        shuffle=False,
-        steps_per_epoch=4,
-        validation_data=data.validation_batches(32),
-        verbose=0,
-    )
+    history = model.fit(**workload.fit_arguments(data, epochs=1)(seed=0))
     assert np.isfinite(history.history["val_loss"]).all()
+
+
+def test_note_says_what_the_encoder_is_not(hugging_face_folder, tiny_bert):
+    assert encoder_note("bert_base_en_uncased") == ""
+    assert encoder_note(str(tiny_bert)) == "not BERT Base"
+    assert encoder_note(str(hugging_face_folder)) == "not BERT Base"
+    (hugging_face_folder / "config_sentence_transformers.json").write_text("{}")
+    note = encoder_note(str(hugging_face_folder))
+    assert note == "a sentence embedder, not BERT Base"
 
 
 @pytest.mark.parametrize("load", [build_classifier, make_tokenize])

@@ -55,6 +55,30 @@ def test_steps_per_epoch(batch_size, steps):
     assert _data().steps_per_epoch(batch_size) == steps
 
 
+def test_first_validation_examples():
+    data = _data()
+    part = data.first_validation_examples(2)
+    assert part.num_validation == 2
+    np.testing.assert_array_equal(part.x_validation["b"][:, 0], [0, 10])
+    assert part.num_train == data.num_train
+    assert data.first_validation_examples(None).num_validation == 5
+    assert data.first_validation_examples(9).num_validation == 5
+
+
+def test_fit_arguments_are_those_of_the_seed():
+    data = _data()
+    workload = workloads.get("digits").replace(batch_size=5)
+    arguments = workload.fit_arguments(data, epochs=3)(seed=7)
+    assert (arguments["epochs"], arguments["steps_per_epoch"]) == (3, 2)
+    _, y = next(arguments["x"].as_numpy_iterator())
+    assert [y.tolist()] == _labels(data, seed=7, num_batches=1)
+    assert arguments["shuffle"] is False
+    others = workload.fit_arguments(
+        data, 3, steps_per_epoch=9, validation_freq=3
+    )(seed=7)
+    assert (others["steps_per_epoch"], others["validation_freq"]) == (9, 3)
+
+
 def test_validation_batches_are_in_order_and_complete():
     batches = _data().validation_batches(2).as_numpy_iterator()
     labels = [y.tolist() for _, y in batches]
@@ -74,6 +98,7 @@ def test_registry_names_every_workload():
         "cifar10_resnet18",
         "digits",
         "fashion_mnist_cnn",
+        "report_mlp",
         "sst2_bert",
     )
     for name in workloads.names():

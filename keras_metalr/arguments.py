@@ -1,0 +1,137 @@
+"""Checks of what the user passes to `MetaLR`, before anything is touched."""
+
+import math
+import numbers
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from keras_metalr.controller import Controller
+from keras_metalr.experience import load as load_experiences
+from keras_metalr.features import NUM_FEATURES
+from keras_metalr.train_step import check_trainable
+from keras_metalr.update_rule import MAX_RATE
+from keras_metalr.update_rule import MIN_RATE
+
+
+def check_numbers(total_steps: Any, low: Any, high: Any, verbose: Any) -> None:
+    """Raise `ValueError` for a horizon, limits or a verbosity out of range."""
+    if total_steps is not None and (
+        isinstance(total_steps, bool)
+        or not isinstance(total_steps, numbers.Integral)
+        or total_steps < 1
+    ):
+        raise ValueError(
+            "`total_steps` must be a positive integer (batches in the whole "
+            f"run) or None. Received: total_steps={total_steps!r}. "
+            "Use None to take it from `fit`."
+        )
+    for name, value in (
+        ("min_learning_rate", low),
+        ("max_learning_rate", high),
+    ):
+        if value is not None and (
+            isinstance(value, bool)
+            or not isinstance(value, numbers.Real)
+            or not math.isfinite(value)
+            or value <= 0
+        ):
+            raise ValueError(
+                f"`{name}` must be a positive, finite number or None. "
+                f"Received: {name}={value!r}."
+            )
+    low = MIN_RATE if low is None else low
+    high = MAX_RATE if high is None else high
+    if low > high:
+        raise ValueError(
+            "`min_learning_rate` must not exceed `max_learning_rate` (which "
+            f"are {MIN_RATE} and {MAX_RATE} where they are None). "
+            f"Received: {low} and {high}."
+        )
+    if isinstance(verbose, bool) or verbose not in (0, 1):
+        raise ValueError(
+            f"`verbose` must be 0 or 1. Received: verbose={verbose!r}."
+        )
+
+
+def check_boolean(name: str, value: Any) -> None:
+    """Raise `ValueError` for what is neither `True` nor `False`."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be True or False. Received: {name}={value!r}."
+        )
+
+
+def load_controller(controller: Any) -> keras.Model:
+    """The controller itself, or the preset that is named."""
+    if isinstance(controller, (str, pathlib.Path)):
+        return Controller.from_preset(str(controller))
+    if not isinstance(controller, keras.Model):
+        raise ValueError(
+            "`controller` must be a preset's name, the path of a preset "
+            "folder, or a keras.Model. Received: controller="
+            f"{controller!r} of type {type(controller).__name__}."
+        )
+    try:
+        shape = controller.compute_output_shape((None, NUM_FEATURES))
+    except Exception as error:
+        raise ValueError(
+            f"`controller` must take inputs of shape (batch, {NUM_FEATURES}). "
+            f"Received one that does not: {error} "
+            "Use keras_metalr.Controller()."
+        ) from error
+    if not controller.built or shape != (None, 1):
+        raise ValueError(
+            f"`controller` must map inputs of shape (batch, {NUM_FEATURES}) to "
+            f"outputs of shape (batch, 1). Received a model that gives {shape}."
+            " Use keras_metalr.Controller()."
+        )
+    if controller.non_trainable_variables:
+        raise ValueError(
+            "`controller` must have trainable weights alone (no "
+            "BatchNormalization, no Dropout, no frozen layer). Received: "
+            f"{[v.path for v in controller.non_trainable_variables]}."
+        )
+    return controller
+
+
+def make_learner(controller: keras.Model, folder: Any) -> Controller | None:
+    """The controller to refit, where there is experience to learn from."""
+    if folder is None:
+        return None
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(
+            "`experience_dir` must be a folder's path or None. "
+            f"Received: experience_dir={folder!r}."
+        )
+    if not isinstance(controller, Controller):
+        raise ValueError(
+            "With `experience_dir` the controller is refit, which takes a "
+            "keras_metalr.Controller or a preset. Received: a "
+            f"{type(controller).__name__}."
+        )
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ValueError(
+            f"`experience_dir` {str(folder)!r} is no folder that can be "
+            "written to. Use another one."
+        )
+    load_experiences(folder)
+    return Controller.from_config(controller.get_config())
+
+
+def check_model(model: keras.Model) -> None:
+    """Raise `ValueError` for a model that cannot be trained."""
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        raise ValueError(
+            "MetaLR controls a compiled model's optimizer, and this model has "
+            "none. Call `model.compile(optimizer=..., loss=...)` first."
+        )
+    if model.built:
+        check_trainable(model)

@@ -1,0 +1,93 @@
+"""From a budget to parts: the jobs of each, and the data that these share.
+
+A part becomes one JSON file of the report. Everything that is ever run is in
+the plan before anything is.
+"""
+
+from collections.abc import Sequence
+
+from keras_metalr.benchmark.full_report import sections as make
+from keras_metalr.benchmark.full_report.budgets import BUDGETS
+from keras_metalr.benchmark.full_report.parts import Choices
+from keras_metalr.benchmark.full_report.parts import Part
+
+SECTIONS = (
+    "cifar10",
+    "sst2",
+    "results-line",
+    "phases",
+    "feedback",
+    "ablation",
+)
+
+
+def make_plan(
+    budget_name: str,
+    choices: Choices,
+    sections: Sequence[str] = SECTIONS,
+) -> list[Part]:
+    """Return the parts of the report, in order.
+
+    Args:
+        budget_name: String, a key of `BUDGETS`.
+        choices: `Choices`.
+        sections: Sequence of strings, of `SECTIONS`. Defaults to all.
+
+    Returns:
+        List of `Part`.
+
+    Raises:
+        ValueError: If a budget or a section is unknown, or the number of seeds
+            is out of range.
+    """
+    if budget_name not in BUDGETS:
+        raise ValueError(
+            f"`budget` must be one of {tuple(BUDGETS)}. "
+            f"Received: budget={budget_name!r}."
+        )
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise ValueError(
+            f"`sections` must be of {SECTIONS}. Received: {unknown}."
+        )
+    if choices.seeds is not None and choices.seeds < 1:
+        raise ValueError(
+            f"`seeds` must be at least 1. Received: seeds={choices.seeds}."
+        )
+    budget = BUDGETS[budget_name]
+    parts: list[Part] = []
+    for section in dict.fromkeys(sections):
+        if section == "cifar10":
+            parts.append(
+                make.primary_part(section, budget.cifar10, budget, choices)
+            )
+        elif section == "sst2":
+            parts.append(
+                make.primary_part(section, budget.sst2, budget, choices)
+            )
+        elif section == "results-line":
+            parts.append(make.results_line_part(budget, choices))
+        elif section == "phases":
+            parts += [
+                make.phases_part(p, budget, choices) for p in budget.phases
+            ]
+        elif section == "feedback":
+            parts += [
+                make.feedback_part(f, budget, choices) for f in budget.feedback
+            ]
+        else:
+            parts.append(make.ablation_part(budget, choices))
+    return parts
+
+
+def controllers(parts: Sequence[Part]) -> list[str]:
+    """Names of the presets that must be there before the first run."""
+    fitted = {str(p.ladder.controller) for p in parts if p.ladder is not None}
+    named = [
+        job.config.method_options["controller"]
+        for part in parts
+        for job in part.jobs
+        if job.config.method == "metalr"
+    ]
+    named += [loop.controller for part in parts for loop in part.loops]
+    return [name for name in dict.fromkeys(named) if name not in fitted]

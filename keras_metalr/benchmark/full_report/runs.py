@@ -1,0 +1,257 @@
+"""Makes what a plan holds and is not there yet."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_metalr import experience
+from keras_metalr.benchmark.experiment import Job
+from keras_metalr.benchmark.experiment import JobProgress
+from keras_metalr.benchmark.full_report.condensed import PartResult
+from keras_metalr.benchmark.full_report.parts import Ladder
+from keras_metalr.benchmark.full_report.parts import Loop
+from keras_metalr.benchmark.full_report.parts import Part
+from keras_metalr.benchmark.precision import dtype_policy
+from keras_metalr.benchmark.precision import policy_name
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.report import controller_identity
+from keras_metalr.benchmark.runner import run
+from keras_metalr.benchmark.text import results_line
+from keras_metalr.controller import CONFIG_FILE
+from keras_metalr.controller import Controller
+from keras_metalr.phases import collect
+from keras_metalr.phases import fit_controller
+from keras_metalr.phases import gather_experience
+from keras_metalr.phases.fit import dataset
+from keras_metalr.workloads.workload import Data
+
+# The report's own fit of the secondary model.
+FIT: dict[str, Any] = {"learning_rate": 0.001, "batch_size": 64, "epochs": 10}
+
+
+def make_parts(
+    parts: Sequence[Part],
+    data: Mapping[str, Data],
+    output: Path,
+    budget: str,
+    console: Console,
+) -> list[PartResult]:
+    """Make every run that is missing, part by part.
+
+    Each part is saved as soon as it is whole.
+
+    Args:
+        parts: Sequence of `Part`.
+        data: Mapping from a part's name to its `Data`.
+        output: Path of the folder for records, and, in `results`, for the
+            condensed parts.
+        budget: String, the budget's name.
+        console: `rich.console.Console`.
+
+    Returns:
+        List of `PartResult`.
+    """
+    results = []
+    weights = [weight for part in parts for weight in part.weights()]
+    with JobProgress(console, weights) as progress:
+        for part in parts:
+            maker = _Maker(part, data[part.name], output, budget, progress)
+            result = maker.make()
+            result.save(output / "results")
+            results.append(result)
+        progress.start(f"{progress.num_made} made, {progress.num_found} found")
+    return results
+
+
+def record_folder(output: Path, job: Job) -> Path:
+    """Where the record of a run lies.
+
+    A record says which preset was named, not what was in it. So runs of
+    another controller of the same name lie in another folder.
+
+    Args:
+        output: Path.
+        job: `Job`.
+    """
+    folder = output / "records"
+    if job.config.method != "metalr":
+        return folder
+    return folder / _mark(job.config.method_options["controller"])
+
+
+def _mark(controller: str) -> str:
+    weights = controller_identity(controller)["weights_sha256"]
+    return f"{Path(controller).name}-{weights[:8]}"
+
+
+class _Maker:
+    """Makes one part.
+
+    Args:
+        part: `Part`.
+        data: `Data` of all its jobs.
+        output: Path.
+        budget: String.
+        progress: `JobProgress`.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        data: Data,
+        output: Path,
+        budget: str,
+        progress: JobProgress,
+    ) -> None:
+        self._part = part
+        self._data = data
+        self._output = output
+        self._budget = budget
+        self._progress = progress
+
+    def make(self) -> PartResult:
+        """Return what came out."""
+        part = self._part
+        ladder: list[dict[str, Any]] = []
+        fit: dict[str, Any] = {}
+        with dtype_policy(policy_name(part.mixed_precision)):
+            if part.ladder is not None:
+                ladder, fit = self._phases_1_and_2(part.ladder)
+            loops = [self._loop(loop) for loop in part.loops]
+        runs = [self._run(job) for job in part.jobs]
+        named = {
+            job.config.method_options["controller"]
+            for job in part.jobs
+            if job.config.method == "metalr"
+        }
+        return PartResult(
+            section=part.section,
+            name=part.name,
+            budget=self._budget,
+            data_note=self._data.note,
+            details=part.details,
+            runs=runs,
+            controllers={
+                Path(name).name: controller_identity(name)["weights_sha256"]
+                for name in sorted(named)
+            },
+            ladder=ladder,
+            fit=fit,
+            loops=loops,
+        )
+
+    def _run(self, job: Job) -> RunResult:
+        title = f"{self._part.name}: {job.title}"
+        weight = self._part.weight(job)
+        self._progress.start(title)
+        result = run(
+            job.workload,
+            job.config,
+            data=self._data,
+            output=record_folder(self._output, job),
+        )
+        if result.resumed:
+            self._progress.found(weight)
+            return result
+        self._made(title, results_line(result.results), weight)
+        for line in result.evaluations:
+            self._progress.print(
+                f"  {line['when']}, {line['num_examples']} examples: "
+                f"{results_line(line)}"
+            )
+        return result
+
+    def _phases_1_and_2(
+        self, ladder: Ladder
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        title = f"{self._part.name}: phase 1"
+        self._progress.start(title)
+        weight = self._part.seconds
+        num_found = len(list(ladder.folder.glob("*.json")))
+        num_seen = 0
+
+        def progress(run: Any) -> None:
+            nonlocal num_seen
+            num_seen += 1
+            if num_seen <= num_found:
+                self._progress.found(weight)
+                return
+            rate = f"rate {run.learning_rate:.3g}, seed {run.seed}"
+            outcome = f"eval_loss {run.outcome:.4g}"
+            self._made(f"{title}, {rate}", outcome, weight)
+
+        runs = collect(
+            self._part.workload.compiled_model,
+            # Validation is for the outcome alone.
+            self._fit_arguments(ladder.epochs, validation_freq=ladder.epochs),
+            learning_rates=ladder.rates,
+            seeds=ladder.seeds,
+            workload=self._part.workload.name,
+            folder=ladder.folder,
+            progress=progress,
+        )
+        self._progress.start(f"{self._part.name}: phase 2")
+        folder = str(ladder.controller)
+        if not (ladder.controller / CONFIG_FILE).is_file():
+            fit_controller(runs, **FIT).save_to_preset(folder)
+        controller = Controller.from_preset(folder)
+        features, targets = dataset(runs)
+        errors = controller.predict(features, verbose=0) - targets
+        return [
+            {
+                "learning_rate": run.learning_rate,
+                "seed": run.seed,
+                "outcome": run.outcome,
+            }
+            for run in runs
+        ], {
+            **FIT,
+            "num_features": features.shape[1],
+            "hidden_units": list(controller.hidden_units),
+            "num_states": len(features),
+            "mean_squared_error": float(np.mean(errors**2)),
+        }
+
+    def _loop(self, loop: Loop) -> dict[str, Any]:
+        title = f"{self._part.name}: run with experience"
+        self._progress.start(title)
+        weight = self._part.loop_weight
+        folder = loop.folder / _mark(loop.controller)
+        for _ in range(min(loop.num_runs, len(experience.load(folder)))):
+            self._progress.found(weight)
+
+        def progress(finished: experience.Experience) -> None:
+            outcome = f"eval_loss {finished.outcome:.4g}"
+            self._made(f"{title}, from seed {loop.first_seed}", outcome, weight)
+
+        finished = gather_experience(
+            self._part.workload.compiled_model,
+            self._fit_arguments(loop.epochs),
+            folder,
+            num_runs=loop.num_runs,
+            first_seed=loop.first_seed,
+            controller=loop.controller,
+            progress=progress,
+        )
+        return {
+            "first_seed": loop.first_seed,
+            "outcomes": [run.outcome for run in finished],
+        }
+
+    def _fit_arguments(
+        self, epochs: int, **more: Any
+    ) -> Callable[[int], dict[str, Any]]:
+        return self._part.workload.fit_arguments(self._data, epochs, **more)
+
+    def _made(self, title: str, figures: str, weight: float) -> None:
+        keras.utils.clear_session(free_memory=True)
+        self._progress.made(weight)
+        left = self._progress.seconds_left
+        minutes = "" if left is None else f" ({left / 60:.0f} min left)"
+        self._progress.print(f"{title}: {figures}{minutes}")

@@ -1,0 +1,188 @@
+"""From the kept runs of a part to the figures of its tables."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_metalr.benchmark.full_report.condensed import PartResult
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.scoring import mean_and_interval
+
+# A run that failed counts as this much regret: 1 is no progress at all.
+HIGHEST_REGRET = 5.0
+# The first five runs of the feedback loop against the last five.
+BLOCK = 5
+
+
+def method_groups(
+    part: PartResult,
+) -> dict[tuple[str, float], list[RunResult]]:
+    """Runs by method and rate, in the order that they were planned."""
+    groups: dict[tuple[str, float], list[RunResult]] = defaultdict(list)
+    for run in part.runs:
+        config = run.config
+        groups[config["method"], config["learning_rate"]].append(run)
+    return dict(groups)
+
+
+def controller_groups(part: PartResult) -> dict[str, list[RunResult]]:
+    """Runs by what sets their rate: a controller's name, or the method."""
+    groups: dict[str, list[RunResult]] = defaultdict(list)
+    for run in part.runs:
+        method = run.config["method"]
+        name = run.config["method_options"].get("controller", method)
+        groups[Path(name).name].append(run)
+    return dict(groups)
+
+
+def variant_groups(part: PartResult) -> dict[tuple[str, str], list[RunResult]]:
+    """Runs by variant and method."""
+    groups: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
+    for run in part.runs:
+        key = run.config["options"]["variant"], run.config["method"]
+        groups[key].append(run)
+    return dict(groups)
+
+
+def ladder_means(part: PartResult) -> dict[float, list[float]]:
+    """Outcomes of phase 1 by rate, ascending, one a seed."""
+    outcomes: dict[float, list[float]] = defaultdict(list)
+    for rung in part.ladder:
+        outcomes[rung["learning_rate"]].append(rung["outcome"])
+    return dict(sorted(outcomes.items()))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What regret is measured against.
+
+    Args:
+        method: String, of the best reference.
+        learning_rate: Float, of the best reference.
+        best: Float, its validation loss at the end, mean over seeds.
+        initial: Float, the validation loss before training, mean over seeds.
+        num_references: Integer, how many it is the best of.
+        num_seeds: Integer.
+    """
+
+    method: str
+    learning_rate: float
+    best: float
+    initial: float
+    num_references: int
+    num_seeds: int
+
+    def regret(self, loss: float) -> float:
+        """0 is the best reference, 1 no progress; at most 5."""
+        share = (loss - self.best) / (self.initial - self.best)
+        return min(share, HIGHEST_REGRET) if share == share else HIGHEST_REGRET
+
+
+@dataclass(frozen=True)
+class Loops:
+    """The feedback loop beside the same runs without it.
+
+    Args:
+        reference: `Reference`.
+        gathered: Array of regrets `(repeats, num_runs)`, with experience.
+        without: Array of regrets `(repeats, num_runs)`, the same seeds.
+        within: Mapping from seed to regret, with feedback within the run.
+        plain: Mapping from seed to regret, without any feedback.
+    """
+
+    reference: Reference
+    gathered: np.ndarray
+    without: np.ndarray
+    within: Mapping[int, float]
+    plain: Mapping[int, float]
+
+
+def feedback_loops(part: PartResult) -> Loops:
+    """Turn the losses of a part of the section `feedback` into regrets.
+
+    Args:
+        part: `PartResult`.
+    """
+    references = {
+        key: runs
+        for key, runs in method_groups(part).items()
+        if key[0] != "metalr"
+    }
+    reference = _reference(references)
+    plain: dict[int, float] = {}
+    within: dict[int, float] = {}
+    for run in part.runs:
+        if run.config["method"] == "metalr":
+            is_within = run.config["method_options"].get("feedback", False)
+            target = within if is_within else plain
+            target[run.config["seed"]] = reference.regret(
+                run.results["eval_loss"]
+            )
+    gathered = [
+        [reference.regret(outcome) for outcome in loop["outcomes"]]
+        for loop in part.loops
+    ]
+    without = [
+        [
+            plain[loop["first_seed"] + number]
+            for number in range(len(loop["outcomes"]))
+        ]
+        for loop in part.loops
+    ]
+    return Loops(
+        reference=reference,
+        gathered=np.asarray(gathered),
+        without=np.asarray(without),
+        within=within,
+        plain=plain,
+    )
+
+
+def _reference(
+    groups: Mapping[tuple[str, float], Sequence[RunResult]],
+) -> Reference:
+    means = {
+        key: float(np.mean([run.results["eval_loss"] for run in runs]))
+        for key, runs in groups.items()
+    }
+    finite = {key: mean for key, mean in means.items() if math.isfinite(mean)}
+    if not finite:
+        raise ValueError(
+            "All references of the feedback loop diverged. Give it lower "
+            "`reference_rates`."
+        )
+    method, rate = min(finite, key=lambda key: finite[key])
+    initial = [
+        line["eval_loss"]
+        for runs in groups.values()
+        for run in runs
+        for line in run.evaluations
+        if line["when"] == "before training"
+    ]
+    return Reference(
+        method=method,
+        learning_rate=rate,
+        best=finite[method, rate],
+        initial=float(np.mean(initial)),
+        num_references=len(groups),
+        num_seeds=len(groups[method, rate]),
+    )
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Any:
+    """Mean of `first - second`, with its 95 % interval.
+
+    Args:
+        first: Sequence of floats.
+        second: Sequence of floats, of the same seeds.
+
+    Returns:
+        Tuple `(mean, low, high)`.
+    """
+    return mean_and_interval(list(np.subtract(first, second)))

@@ -1,0 +1,232 @@
+"""What the pages say of the tasks: the primary ones, the ablation."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from keras_metalr.benchmark.ablation import summarize
+from keras_metalr.benchmark.comparison import final_accuracy
+from keras_metalr.benchmark.full_report import figures
+from keras_metalr.benchmark.full_report import scores
+from keras_metalr.benchmark.full_report.budgets import METHODS
+from keras_metalr.benchmark.full_report.condensed import PartResult
+from keras_metalr.benchmark.full_report.document import Block
+from keras_metalr.benchmark.full_report.document import Figure
+from keras_metalr.benchmark.full_report.document import Paragraph
+from keras_metalr.benchmark.full_report.document import Table
+from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
+from keras_metalr.benchmark.full_report.wording import Source
+from keras_metalr.benchmark.full_report.wording import points_text
+from keras_metalr.benchmark.full_report.wording import summary_cells
+from keras_metalr.benchmark.full_report.wording import summary_heads
+from keras_metalr.benchmark.full_report.wording import summary_note
+from keras_metalr.benchmark.full_report.wording import task_title
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.text import count_text
+from keras_metalr.benchmark.text import rate_text
+
+# What the experiment report printed for BERT Base on SST-2.
+REPORT_LINES = (
+    ("before training", 872, 0.699, 0.487),
+    ("after one epoch", 500, 0.432, 0.856),
+)
+
+
+def primary_blocks(part: PartResult, source: Source) -> list[Block]:
+    """Figure, table and differences of one primary task."""
+    groups = scores.method_groups(part)
+    target = part.details["target_accuracy"]
+    rows = [
+        (METHOD_NAMES[method], rate_text(rate), *summary_cells(summarize(runs)))
+        for (method, rate), runs in groups.items()
+    ]
+    return [
+        Figure(
+            name=part.name,
+            caption=source.caption(
+                part,
+                "Training loss, validation accuracy and learning rate against "
+                "the step: the mean over seeds, and each seed faintly. Dotted: "
+                f"the target of {target:.0%}.",
+            ),
+            alternative=f"Curves of all methods, {task_title(part)}",
+            data=_curves(part, groups),
+            draw=figures.draw_methods,
+        ),
+        Table(
+            ("method", "rate", *summary_heads(target)),
+            rows,
+            source.caption(
+                part,
+                summary_note("of every step")
+                + " The rate of MetaLR is the one in the optimizer at its "
+                "start.",
+            ),
+        ),
+        *_differences(part, groups),
+    ]
+
+
+def _curves(
+    part: PartResult, groups: Mapping[tuple[str, float], list[RunResult]]
+) -> dict[str, Any]:
+    methods = []
+    for (method, rate), runs in groups.items():
+        factor = rate / part.details["report_rate"]
+        number = next(
+            number
+            for number, (name, wanted) in enumerate(METHODS)
+            if name == method and math.isclose(wanted, factor, rel_tol=0.01)
+        )
+        methods.append(
+            {
+                "label": f"{METHOD_NAMES[method]}, {rate_text(rate)}",
+                "number": number,
+                "runs": [_curves_of(run) for run in runs],
+            }
+        )
+    return {
+        "title": task_title(part),
+        "target_accuracy": part.details["target_accuracy"],
+        "methods": methods,
+    }
+
+
+def _curves_of(run: RunResult) -> dict[str, Any]:
+    accuracies = run.history["val_accuracy"]
+    num_steps = run.results["num_steps"]
+    steps = [
+        round(num_steps * (epoch + 1) / len(accuracies))
+        for epoch in range(len(accuracies))
+    ]
+    return {
+        "accuracy": [steps, accuracies],
+        **{
+            name: [run.curves[name]["step"], run.curves[name]["value"]]
+            for name in ("loss", "learning_rate")
+        },
+    }
+
+
+def _differences(
+    part: PartResult, groups: Mapping[tuple[str, float], list[RunResult]]
+) -> list[Block]:
+    """MetaLR from the report's rate against the others, seed by seed."""
+    rate = part.details["report_rate"]
+    if ("metalr", rate) not in groups:
+        return []
+    accuracies = {
+        key: [final_accuracy(run) for run in runs]
+        for key, runs in groups.items()
+        if key[1] == rate
+    }
+    own = accuracies.pop(("metalr", rate))
+    phrases = [
+        f"{points_text(scores.paired(own, others))} points against {method}"
+        for (method, _), others in accuracies.items()
+    ]
+    text = (
+        f"MetaLR from the report's own rate, accuracy paired by seed "
+        f"({count_text(len(own), 'seed')}): {', '.join(phrases)}."
+    )
+    starts = [
+        summarize(runs).accuracy
+        for (method, _), runs in groups.items()
+        if method == "metalr"
+    ]
+    if len(starts) > 1:
+        spread = 100 * (max(starts) - min(starts))
+        text += f" Its {len(starts)} starts differ by {spread:.2f} points."
+    return [Paragraph(text)]
+
+
+def results_line_blocks(part: PartResult, source: Source) -> list[Block]:
+    """Our line beside the report's own."""
+    rows: list[tuple[Any, ...]] = [
+        ("the report, BERT Base", "", when, count, loss, accuracy)
+        + ("-",) * 5
+        + ("the report itself",)
+        for when, count, loss, accuracy in REPORT_LINES
+    ]
+    # Before training all methods are one model.
+    lines = [
+        ("", line)
+        for line in part.runs[0].evaluations
+        if line["when"] == "before training"
+    ]
+    lines += [
+        (METHOD_NAMES[run.config["method"]], line)
+        for run in part.runs
+        for line in run.evaluations
+        if line["when"] != "before training"
+    ]
+    encoder = part.runs[0].config["options"]["encoder"]
+    note = f" ({part.data_note})" if part.data_note else ""
+    for method, line in lines:
+        rows.append(
+            (
+                f"here, {encoder}{note}",
+                method,
+                line["when"],
+                line["num_examples"],
+                f"{line['eval_loss']:.3f}",
+                f"{line['eval_accuracy']:.3f}",
+                f"{line['eval_f1']:.3f}",
+                f"{line['eval_runtime']:.2f}",
+                f"{line['eval_samples_per_second']:.1f}",
+                f"{line['eval_steps_per_second']:.2f}",
+                f"{line['epoch']:.2f}",
+                source.link(part),
+            )
+        )
+    rate = rate_text(part.details["report_rate"])
+    return [
+        Table(
+            (
+                "model",
+                "method",
+                "when",
+                "examples",
+                "eval_loss",
+                "eval_accuracy",
+                "eval_f1",
+                "eval_runtime",
+                "eval_samples_per_second",
+                "eval_steps_per_second",
+                "epoch",
+                "from",
+            ),
+            rows,
+            f"GLUE SST-2, its validation set: all 872 examples, or the first "
+            f"500; one seed, AdamW, {rate} in the optimizer. `eval_runtime` in "
+            "seconds; `epoch`: the share of the training examples here that "
+            "was seen. `-`: the report does not say.",
+        )
+    ]
+
+
+def ablation_blocks(part: PartResult, source: Source) -> list[Block]:
+    """One row a variant and method."""
+    groups = scores.variant_groups(part)
+    variants = dict.fromkeys(variant for variant, _ in groups)
+    rows = []
+    for variant in variants:
+        for (name, method), runs in groups.items():
+            if name == variant:
+                cells = summary_cells(summarize(runs))
+                rows.append((variant, METHOD_NAMES[method], *cells))
+    note = (
+        "`+NAME` is a change on top of all before it, `NAME` the change alone "
+        "(`wider` alone is `+wider`). "
+    )
+    return [
+        Table(
+            (
+                "variant",
+                "method",
+                *summary_heads(part.details["target_accuracy"]),
+            ),
+            rows,
+            source.caption(part, note + summary_note("of every epoch")),
+        )
+    ]

@@ -1,0 +1,95 @@
+"""The card of a meta-trained preset: how it was made and what it reached."""
+
+import json
+import pathlib
+from typing import Any
+
+from keras_metalr.controller import CONFIG_FILE
+from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.meta_training.bank import GRID_RATES
+from keras_metalr.meta_training.configs import MetaConfig
+from keras_metalr.meta_training.schedules import SCHEDULES
+
+
+def make_card(
+    name: str, config: MetaConfig, record: dict[str, Any], preset: pathlib.Path
+) -> str:
+    """The card of the preset in a folder, Markdown, from what was measured."""
+    evolution = config.evolution
+    rows = [
+        "| stage | tasks | pretrained | regret: start | evolved "
+        "| 95 % interval | median | worst | trained on |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for stage, score in record["scores"].items():
+        new = score["evolved"]
+        rows.append(
+            f"| {stage} | {new['tasks']} | {new['pretrained']} "
+            f"| {score['start']['mean']:.3f} | {new['mean']:.3f} "
+            f"| {new['low']:.3f} to {new['high']:.3f} | {new['median']:.3f} "
+            f"| {new['worst']:.2f} | {'yes' if score['trained_on'] else 'no'} |"
+        )
+    digest = json.loads((preset / CONFIG_FILE).read_text())["weights_sha256"]
+    trained = [s for s in config.stages if s.name in config.order]
+    return CARD.format(
+        name=name,
+        feature_version=FEATURE_VERSION,
+        data=", ".join(record["data"]),
+        stages=", ".join(config.order),
+        families=", ".join(sorted({s.family for s in trained})),
+        shortest=min(s.num_decisions * s.interval for s in trained),
+        longest=max(s.num_decisions * s.interval for s in trained),
+        generations=evolution.num_generations,
+        pairs=evolution.num_pairs,
+        sigma=f"{evolution.sigma} to {evolution.final_sigma}",
+        learning_rate=evolution.learning_rate,
+        seed=evolution.seed,
+        hours=record["hours"],
+        hardware=f"{record['cpus']} CPU cores ({record['machine']}), "
+        f"JAX on {record['device']}",
+        digest=digest,
+        grid=f"{len(GRID_RATES)} rates x {len(SCHEDULES)} schedules",
+        rows="\n".join(rows),
+        command=record["command"],
+    )
+
+
+CARD = """# {name}: a controller for the learning rate
+
+Meta-trained: evolved on the end of thousands of small runs, starting from the
+supervised fit of phases 1 and 2.
+
+| | |
+|---|---|
+| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
+| feature version | {feature_version} |
+| data | {data} (training splits; images 8x8 grey, texts 8 words) |
+| stages, in order (family-steps) | {stages} |
+| evolution | {generations} generations of {pairs} antithetic pairs |
+| steps | sigma {sigma}, Adam {learning_rate} with cosine, seed {seed} |
+| time | {hours:.2f} hours on {hardware} |
+| sha256 of the weights | {digest} |
+
+## Scores
+
+On tasks that were never trained on (other members of the families; the images
+are of the same data sets). Regret = (final validation loss - best of a
+grid) / (initial loss - best), the grid being {grid} tuned for each task by
+itself: 0 is the tuned run, 1 is no progress, below 0 beats the tuned run. It is
+clipped to [-0.15, 5]. The run does not depend on the first rate that the user
+gives: the safe start forgets it.
+
+{rows}
+
+"start" is the supervised fit alone, the start of the evolution.
+
+## Limits
+
+It was trained on nets of a few thousand weights alone ({families}), a third of
+them starting from pretrained weights and half of them with validation data, on
+batches of 4 to 32, in runs of {shortest} to {longest} steps. It has seen no
+large network and no dropout. Without validation data it cannot know that a net
+learns its data by heart: the worst tasks are tiny noisy data sets of that kind.
+
+Made by `{command}`.
+"""

@@ -1,0 +1,73 @@
+"""The feedback loop: run after run of a workload, each learning from the last.
+
+Within a run nothing is needed beside `MetaLR(experience_dir=...)`; here is the
+loop around it, to see what experience is worth.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_metalr import experience
+from keras_metalr.callback import MetaLR
+
+
+def gather_experience(
+    make_model: Callable[[], keras.Model],
+    fit_arguments: Callable[[int], dict[str, Any]],
+    folder: str | os.PathLike[str],
+    *,
+    num_runs: int = 20,
+    first_seed: int = 0,
+    controller: str | keras.Model = "general",
+    progress: Callable[[experience.Experience], None] | None = None,
+) -> list[experience.Experience]:
+    """Train again and again, with a folder of experience.
+
+    Args:
+        make_model: Callable that returns a new, compiled model.
+        fit_arguments: Callable from a seed to the keyword arguments of `fit`
+            (`x`, `epochs`, `validation_data`, ...).
+        folder: String or path, the experience. Runs that are there already
+            count, so that an interrupted call goes on where it was.
+        num_runs: Integer (>= 1), runs in all. Defaults to `20`.
+        first_seed: Integer, seed of the first run; each of the others has the
+            next one. Defaults to `0`.
+        controller: As in `MetaLR`, the controller of the first run.
+            Defaults to `"general"`.
+        progress: Callable that is given each finished run. Defaults to `None`.
+
+    Returns:
+        List of `Experience`, in order.
+
+    Example:
+
+    >>> import keras, numpy as np, tempfile
+    >>> def make_model():
+    ...     model = keras.Sequential([keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss="mse")
+    ...     return model
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> arguments = lambda seed: {"x": x, "y": 2 * x, "epochs": 4, "verbose": 0}
+    >>> folder = tempfile.mkdtemp()
+    >>> len(gather_experience(make_model, arguments, folder, num_runs=2))
+    2
+    """
+    if isinstance(num_runs, bool) or num_runs < 1:
+        raise ValueError(
+            "`num_runs` must be a positive integer. "
+            f"Received: num_runs={num_runs!r}."
+        )
+    for index in range(len(experience.load(folder)), num_runs):
+        seed = first_seed + index
+        keras.utils.set_random_seed(seed)
+        model = make_model()
+        arguments = dict(fit_arguments(seed))
+        metalr = MetaLR(controller, experience_dir=folder)
+        callbacks = [*arguments.pop("callbacks", []), metalr]
+        model.fit(callbacks=callbacks, **arguments)
+        if progress is not None:
+            progress(experience.load(folder)[-1])
+    return experience.load(folder)[:num_runs]

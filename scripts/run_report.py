@@ -1,0 +1,198 @@
+"""Runs the whole experiment report, and writes its pages.
+
+    python scripts/run_report.py --budget smoke    # minutes: does it run?
+    python scripts/run_report.py --budget cpu      # 90 minutes on two cores
+    python scripts/run_report.py --budget full     # as the report says: a GPU
+    python scripts/run_report.py --budget cpu --sections sst2 --preset FOLDER
+
+Two primary tasks with every method, the three phases, the feedback loop, the
+changes to the code, and the line of results. One JSON a run; runs that are
+there already are not made again, so an interrupted call goes on where it was.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rich.console import Console
+
+from keras_metalr import plotting
+from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import check_controller
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.full_report.__main__ import PAGES
+from keras_metalr.benchmark.full_report.__main__ import RESULTS
+from keras_metalr.benchmark.full_report.budgets import BUDGETS
+from keras_metalr.benchmark.full_report.pages import write_pages
+from keras_metalr.benchmark.full_report.parts import Choices
+from keras_metalr.benchmark.full_report.parts import Part
+from keras_metalr.benchmark.full_report.plan import SECTIONS
+from keras_metalr.benchmark.full_report.plan import controllers
+from keras_metalr.benchmark.full_report.plan import make_plan
+from keras_metalr.benchmark.full_report.runs import make_parts
+from keras_metalr.benchmark.scoring import mean_and_interval
+from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
+from keras_metalr.workloads.tiny_bert import save_tiny_bert
+from keras_metalr.workloads.workload import Data
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs that are missing, then the pages."""
+    arguments = _parser().parse_args(argv)
+    # TensorFlow warns that functions are traced anew: each run has its model.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    console = Console()
+    output = arguments.output or Path(f"runs/report-{arguments.budget}")
+    # Everything that can be missing is looked for before the first run.
+    try:
+        plotting.import_pyplot()
+        mean_and_interval([0.0, 1.0])  # Needs SciPy.
+        parts = make_plan(
+            arguments.budget, _choices(arguments, output), arguments.sections
+        )
+        for controller in controllers(parts):
+            check_controller(controller)
+        data = _load(parts, arguments.budget == "smoke", console)
+        output.mkdir(parents=True, exist_ok=True)
+    except (
+        workloads.DataNotAvailableError,
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:
+        return report_error(error)
+    # A ValueError from here on is not about the flags: it keeps its traceback.
+    try:
+        parts = [part for part in parts if part.name in data]
+        make_parts(parts, data, output, arguments.budget, console)
+    except (workloads.DataNotAvailableError, ImportError) as error:
+        return report_error(error)
+    except KeyboardInterrupt:
+        print(
+            "Interrupted. The same command goes on where it was.",
+            file=sys.stderr,
+        )
+        return _INTERRUPTED
+    _write(parts, arguments.publish, output, console)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--budget", choices=tuple(BUDGETS), required=True)
+    add(
+        "--sections",
+        nargs="+",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        metavar="SECTION",
+        help=f"of {', '.join(SECTIONS)} (default: all)",
+    )
+    add(
+        "--preset",
+        help="encoder: KerasHub preset, or a folder with config.json, "
+        f"model.safetensors and vocab.txt (default: {DEFAULT_PRESET}; smoke: "
+        "a tiny one with random weights)",
+    )
+    add(
+        "--controller",
+        default="general",
+        help="metalr: name or folder of a controller preset "
+        "(default: %(default)s)",
+    )
+    add(
+        "--seeds",
+        type=int,
+        help="seeds of the two primary tasks (default: the budget's number)",
+    )
+    add(
+        "--download",
+        action="store_true",
+        help="download the data sets that are not there",
+    )
+    add(
+        "--publish",
+        action="store_true",
+        help=f"also write the JSON files to {RESULTS} and the pages to "
+        f"{PAGES}; without it they lie in the output folder alone",
+    )
+    add(
+        "--output",
+        type=Path,
+        help="folder for records and pages (default: runs/report-BUDGET)",
+    )
+    return parser
+
+
+def _choices(arguments: argparse.Namespace, output: Path) -> Choices:
+    preset = arguments.preset
+    needs_encoder = {"sst2", "results-line"} & set(arguments.sections)
+    if preset is None and arguments.budget == "smoke" and needs_encoder:
+        preset = str(output / "tiny-random-bert")
+        save_tiny_bert(preset)
+    return Choices(
+        # As seen from here, however it was given: the names of records that
+        # depend on it stay the same.
+        output=Path(os.path.relpath(output)),
+        preset=preset or DEFAULT_PRESET,
+        controller=arguments.controller,
+        seeds=arguments.seeds,
+        download=arguments.download,
+    )
+
+
+def _load(
+    parts: Sequence[Part], may_skip: bool, console: Console
+) -> dict[str, Data]:
+    """The data of each part; parts without data are left out or an error."""
+    loaded: dict[str, Data] = {}
+    data = {}
+    for part in parts:
+        workload = part.workload
+        key = f"{workload.name} {dict(workload.options)}"
+        try:
+            if key not in loaded:
+                loaded[key] = workload.load_data()
+                if workload.name == "sst2_bert":
+                    # The encoder's weights may be missing, too.
+                    workload.build_model()
+        except workloads.DataNotAvailableError as error:
+            if not may_skip:
+                raise ValueError(
+                    f"{error} Or leave the section {part.section!r} out, with "
+                    "`--sections`."
+                ) from error
+            console.print(f"Skipped {part.name}: {error}", highlight=False)
+            continue
+        data[part.name] = loaded[key]
+    return data
+
+
+def _write(
+    parts: Sequence[Part], publish: bool, output: Path, console: Console
+) -> None:
+    written = write_pages(output / "results", output / "pages")
+    if publish:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            name = f"{part.name}.json"
+            shutil.copyfile(output / "results" / name, RESULTS / name)
+        written += write_pages(RESULTS, PAGES)
+    for path in written:
+        console.print(f"Written: {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A small feedback loop, really run: what it is compared with, and resuming."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from keras_metalr.benchmark.full_report import sections
+from keras_metalr.benchmark.full_report.budgets import BUDGETS
+from keras_metalr.benchmark.full_report.condensed import PartResult
+from keras_metalr.benchmark.full_report.parts import Choices
+from keras_metalr.benchmark.full_report.runs import make_parts
+
+
+@pytest.fixture
+def part(tmp_path):
+    budget = BUDGETS["smoke"]
+    feedback = budget.feedback[0]
+    assert (feedback.num_runs, feedback.repeats) == (2, 1)
+    return sections.feedback_part(feedback, budget, Choices(tmp_path, "none"))
+
+
+def _make(part, folder):
+    text = io.StringIO()
+    console = Console(file=text, width=200)
+    data = {part.name: part.workload.load_data()}
+    (result,) = make_parts([part], data, folder, "smoke", console)
+    return result, text.getvalue()
+
+
+def test_feedback_loop_and_the_same_runs_without(part, tmp_path):
+    result, text = _make(part, tmp_path)
+    assert "7 made, 0 found" in text
+    assert "min left" in text
+    (loop,) = result.loops
+    assert loop["first_seed"] == 1000
+    without = {
+        run.config["seed"]: run.results["eval_loss"]
+        for run in result.runs
+        if run.config["method"] == "metalr"
+        and "feedback" not in run.config["method_options"]
+    }
+    # There is nothing to learn from yet: the first run is the same run.
+    assert loop["outcomes"][0] == pytest.approx(without[1000], rel=1e-3)
+    # The second one has learned something.
+    assert loop["outcomes"][1] != pytest.approx(without[1001], rel=1e-3)
+    # All of it is found again.
+    again, text = _make(part, tmp_path)
+    assert "0 made, 7 found" in text
+    assert again.loops == result.loops
+    assert [run.results for run in again.runs] == [
+        run.results for run in result.runs
+    ]
+    kept = PartResult.load(tmp_path / "results" / f"{part.name}.json")
+    assert kept.loops == result.loops
+    assert set(kept.controllers) == {"supervised"}
+
+
+def test_interrupted_loop_goes_on(part, tmp_path):
+    (loop,) = part.loops
+    one_run = dataclasses.replace(loop, num_runs=1)
+    shorter = dataclasses.replace(part, loops=(one_run,), jobs=())
+    _make(shorter, tmp_path)
+    whole = dataclasses.replace(part, jobs=())
+    result, text = _make(whole, tmp_path)
+    assert "1 made, 1 found" in text
+    assert len(result.loops[0]["outcomes"]) == 2

@@ -1,0 +1,70 @@
+"""The ablation: every part is taken away, and the page says what was found."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
+
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.meta_training import ablation
+from keras_metalr.meta_training.ablation import Part
+from tests.meta_training.controllers import moving_controller
+
+
+def test_every_feature_is_in_one_group():
+    names = [name for group in ablation.GROUPS.values() for name in group]
+    assert sorted(names) == sorted(FEATURE_NAMES)
+
+
+def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
+    # Less of everything, and one row of each kind.
+    monkeypatch.setattr(ablation, "NUM_STEPS", 40)
+    rows = [
+        Part("as shipped", 20),
+        Part("phase 2 alone", 20, start=True),
+        Part("without time", 20, without=ablation.GROUPS["time"]),
+        Part("another rule", 20, rule=lambda output, _: 0.1 * output),
+        Part("40 decisions", 40),
+        Part(
+            "safe start off",
+            20,
+            settings=ablation.Settings(safe_start=False),
+            first_rate=1e-6,
+        ),
+    ]
+    monkeypatch.setattr(ablation, "parts", lambda: rows)
+    lines = []
+    table = ablation.ablate(
+        moving_controller(0),
+        moving_controller(1),
+        data,
+        families=("dense",),
+        num_tasks=3,
+        say=lines.append,
+    )
+    assert list(table) == [row.name for row in rows]
+    means = [row["dense"]["mean"] for row in table.values()]
+    assert np.all(np.isfinite(means)) and len(set(means)) == len(rows)
+    page = tmp_path / "page.md"
+    record = {"table": table, "num_tasks": 3, "data": ["digits"]}
+    json.dumps(record)
+    ablation.write_page(page, record, "the command")
+    text = page.read_text()
+    for name, row in table.items():
+        assert f"| {name} | {row['dense']['mean']:.3f} |" in text
+    assert "the command" in text and len(lines) == len(rows)
+
+
+def test_cap_on_growth_alone():
+    outputs = np.array([2.0, 2.0, 2.0, -2.0], "float32")
+    trust = np.array([1.0, 0.9, 0.5, 0.5], "float32")
+    growth = np.asarray(ablation._growth_only(outputs, trust))
+    full = np.asarray(ablation.increment(outputs, trust))
+    np.testing.assert_allclose(growth[:2], full[:2])
+    # Where trust is low it holds the rate, and leaves a fall as it was.
+    np.testing.assert_allclose(growth[2:], [0.0, 0.5 * np.tanh(-2.0)])
+    np.testing.assert_allclose(full[2:], -0.5)

@@ -1,0 +1,190 @@
+"""Meta-training: its runs are the product's."""
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
+
+import jax
+import jax.numpy as jnp
+
+from keras_metalr import MetaLR
+from keras_metalr import Trace
+from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.meta_training import optimizers
+from keras_metalr.meta_training import tasks as tasks_module
+from keras_metalr.meta_training.evolution import ControllerVector
+from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.unroll import Unroll
+from tests.meta_training.controllers import moving_controller
+
+KERAS_OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    "adam": keras.optimizers.Adam,
+    "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.01),
+    "rmsprop": keras.optimizers.RMSprop,
+    "lion": keras.optimizers.Lion,
+}
+
+
+def spec(name):
+    return optimizers.OptimizerSpec(
+        *(jnp.asarray(v) for v in optimizers.KINDS[name])
+    )
+
+
+def plain_task(data, name, seed=3):
+    """A dense net without anything special, batches of 32."""
+    task = tasks_module.draw_tasks(FAMILIES["dense"], data, 1, seed)
+    task = jax.tree.map(lambda value: value[0], task)
+    return task._replace(
+        batch_size=jnp.asarray(32),
+        label_noise=jnp.zeros(()),
+        loss_scale=jnp.ones(()),
+        activation=jnp.asarray(0),
+        validation_every=jnp.asarray(0),
+        optimizer=spec(name),
+    )
+
+
+# -- The parts are the product's. -------------------------------------------
+
+
+@pytest.mark.parametrize("name", optimizers.KINDS)
+def test_optimizers_are_those_of_keras(name):
+    generator = np.random.default_rng(0)
+    weights = jnp.asarray(generator.normal(size=20).astype("float32"))
+    variable = keras.Variable(np.asarray(weights))
+    theirs = KERAS_OPTIMIZERS[name](0.1)
+    slots = optimizers.empty_slots(weights)
+    for step in range(6):
+        gradient = generator.normal(size=20).astype("float32")
+        rate = 0.1 / (step + 1)
+        theirs.learning_rate = rate
+        theirs.apply([jnp.asarray(gradient)], [variable])
+        weights, slots = optimizers.update(
+            weights, jnp.asarray(gradient), slots, rate, spec(name)
+        )
+        np.testing.assert_allclose(variable, weights, atol=5e-5)
+
+
+def keras_twin(task, num_weights):
+    """The Keras model that a plain dense task stands for."""
+    _, unravel = tasks_module.template(FAMILIES["dense"])
+    layers = unravel(task.start)
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    parts = [layers["body"]["dense_0"], layers["body"]["dense_1"]]
+    for layer, part in zip(model.layers, [*parts, layers["head"]], strict=True):
+        layer.set_weights([part["kernel"], part["bias"]])
+    assert model.count_params() == num_weights
+    return model
+
+
+def keras_fit(unroll, task, optimizer, controller):
+    """The run of an unroll, by `fit`: the trace and the history."""
+    model = keras_twin(task, unroll.num_weights)
+    model.compile(
+        KERAS_OPTIMIZERS[optimizer](0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    # A generator goes on where the last epoch stopped.
+    batches = (
+        unroll.batch(task, jnp.asarray(index))[:2]
+        for index in range(unroll.num_steps)
+    )
+    epochs, validation = 1, {}
+    if task.validation_every:
+        epochs = unroll.num_decisions // unroll.epoch_decisions
+        x = unroll.data.x_validation[task.data_set] * task.input_scale
+        y = unroll.data.y_validation[task.data_set] + task.permutation
+        validation = {
+            "validation_data": (np.asarray(x), np.asarray(y % 10)),
+            "validation_freq": int(task.validation_every),
+            "validation_batch_size": len(x),
+        }
+    metalr = MetaLR(controller)
+    history = model.fit(
+        ((np.asarray(x), np.asarray(y)) for x, y in batches),
+        epochs=epochs,
+        steps_per_epoch=unroll.num_steps // epochs,
+        callbacks=[metalr],
+        verbose=0,
+        **validation,
+    )
+    return metalr.trace, history.history
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "num_steps", "interval", "validation_every"),
+    [
+        ("momentum", 24, 1, 0),
+        # Epochs of two decisions, and one decision that is left at the end.
+        ("adam", 45, 1, 0),
+        ("adam", 600, 3, 0),
+        # Epochs of two steps, and of ten decisions of three steps each.
+        ("momentum", 40, 1, 2),
+        ("adam", 600, 3, 1),
+    ],
+)
+def test_an_unroll_is_a_fit(
+    data, optimizer, num_steps, interval, validation_every
+):
+    task = plain_task(data, optimizer)
+    num_decisions = num_steps // interval
+    unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
+    controller = moving_controller()
+    if validation_every:
+        # One that listens to it above all.
+        weights = controller.get_weights()
+        weights[0][-4:] *= 10.0
+        controller.set_weights(weights)
+    vector = ControllerVector(controller)
+    run = jax.jit(lambda t: unroll.controlled(vector.function(vector.start), t))
+    told = task._replace(validation_every=jnp.asarray(validation_every))
+    result = run(told)
+    trace, history = keras_fit(unroll, told, optimizer, controller)
+    assert trace.rows.shape == result.trace.shape
+    assert len(trace) == num_decisions
+    rates, measured = trace["learning_rate"], Trace(np.asarray(result.trace))
+    # The rate has been all over the place, and both went the same way. Float
+    # errors grow with the steps: a run is chaotic where the rate is high.
+    compared = slice(0, 24)
+    assert np.ptp(np.log(rates[compared])) > 0.5
+    np.testing.assert_allclose(
+        measured["learning_rate"][compared], rates[compared], rtol=5e-3
+    )
+    if num_steps < 100:
+        loss = np.mean(history["loss"])
+        assert float(result.mean_loss) == pytest.approx(loss, rel=1e-3)
+    for name in FEATURE_NAMES[-4:]:
+        np.testing.assert_allclose(
+            measured[name][compared],
+            trace[name][compared],
+            atol=0.01,
+            err_msg=name,
+        )
+        # A loss that only falls never rises above its best.
+        seen = validation_every > 0 and name != "validation_rise"
+        assert np.any(trace[name][compared]) == seen
+    if validation_every:
+        # It makes a difference what the controller is told.
+        untold = Trace(np.asarray(run(task).trace))["learning_rate"]
+        assert np.abs(np.log(untold / rates)[compared]).max() > 0.05
+
+
+def test_half_of_the_tasks_have_validation_data(data):
+    every = tasks_module.draw_tasks(
+        FAMILIES["dense"], data, 64, 0
+    ).validation_every
+    assert set(np.asarray(every).tolist()) == {0, 1, 2, 4}
+    assert 20 <= np.sum(every == 0) <= 44

@@ -1,0 +1,43 @@
+"""The feedback loop: run after run, and on where it was interrupted."""
+
+import pytest
+
+from keras_metalr import experience
+from keras_metalr.phases import gather_experience
+from tests.phases.test_collect import fit_arguments
+from tests.phases.test_collect import make_model
+
+
+def test_runs_follow_one_another_and_an_interrupted_loop_goes_on(tmp_path):
+    seeds = []
+
+    def arguments(seed):
+        seeds.append(seed)
+        return fit_arguments(seed)
+
+    def loop(folder, num_runs):
+        return gather_experience(
+            make_model,
+            arguments,
+            folder,
+            num_runs=num_runs,
+            first_seed=7,
+            controller="supervised",
+        )
+
+    whole = loop(tmp_path / "whole", 3)
+    assert seeds == [7, 8, 9]
+    loop(tmp_path / "parts", 1)
+    parts = loop(tmp_path / "parts", 3)
+    assert seeds[3:] == [7, 8, 9]
+    expected = [run.outcome for run in whole]
+    assert [run.outcome for run in parts] == pytest.approx(expected, rel=1e-5)
+    assert len(experience.load(tmp_path / "parts")) == 3
+
+
+@pytest.mark.parametrize("num_runs", [0, -1, True])
+def test_bad_number_of_runs(tmp_path, num_runs):
+    with pytest.raises(ValueError, match="num_runs"):
+        gather_experience(
+            make_model, fit_arguments, tmp_path, num_runs=num_runs
+        )

@@ -1,0 +1,126 @@
+"""The script of the whole report, on a few of its sections."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_report.py"
+
+
+def _run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def _main(*arguments):
+    return runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
+
+
+def test_smoke_run_makes_pages_and_goes_on(tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["--budget", "smoke", "--sections", "phases"]
+    arguments += ["--controller", "supervised", "--output", tmp_path]
+    done = _run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "6 made, 0 found" in done.stdout
+    assert "eval_samples_per_second" in done.stdout
+    page = (tmp_path / "pages" / "report.md").read_text()
+    assert "Phase 2, the secondary model: 21 features -> 64 ReLU" in page
+    assert (tmp_path / "pages" / "report.html").is_file()
+    result = (tmp_path / "results" / "phases-digits.json").read_text()
+    assert {
+        run["config"]["method_options"].get("controller")
+        for run in json.loads(result)["runs"]
+    } == {"fitted", "supervised", None}
+    assert str(tmp_path) not in result
+    # As if it had been interrupted: a rung of the ladder and a run are gone.
+    (rung, *_) = sorted(tmp_path.glob("phases-*/*rate0.1.json"))
+    (record,) = (tmp_path / "records").glob("digits-static-*.json")
+    rung.unlink()
+    record.unlink()
+    again = _run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "2 made, 4 found" in again.stdout
+    third = _run(*arguments)
+    assert "0 made, 6 found" in third.stdout
+
+
+def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorflow_datasets")
+    done = _run(
+        *("--budget", "smoke", "--sections", "cifar10", "ablation"),
+        *("--controller", "supervised", "--output", tmp_path / "out"),
+        TFDS_DATA_DIR=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Skipped cifar10: The data set 'cifar10' was not" in done.stdout
+    assert "Skipped ablation: The data set 'fashion_mnist'" in done.stdout
+    page = (tmp_path / "out" / "pages" / "report.md").read_text()
+    assert page.count("Not measured yet.") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--sections", "cifar10", "--seeds", "0"),
+            "error: `seeds` must be at least 1",
+        ),
+        (
+            ("--sections", "ablation", "--controller", "none"),
+            "error: There is no preset 'none'",
+        ),
+        (
+            ("--sections", "phases", "--output", __file__),
+            "error: ",
+        ),
+    ],
+)
+def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
+    output = () if "--output" in arguments else ("--output", tmp_path / "out")
+    code = _main(
+        *("--budget", "cpu", "--controller", "supervised"), *arguments, *output
+    )
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(message)
+    assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_data_are_one_line(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    done = _run(
+        *("--budget", "cpu", "--sections", "cifar10"),
+        *("--controller", "supervised", "--output", tmp_path / "out"),
+        TFDS_DATA_DIR=str(tmp_path),
+    )
+    assert done.returncode == 2
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: The data set 'cifar10' was not found")
+    assert "leave the section 'cifar10' out" in error
+    assert "Traceback" not in done.stderr
+
+
+def test_preset_that_is_not_there_is_one_line(tfds_dir, tmp_path, capsys):
+    pytest.importorskip("keras_hub")
+    code = _main(
+        *("--budget", "cpu", "--sections", "sst2", "--preset", tmp_path),
+        *("--controller", "supervised", "--output", tmp_path / "out"),
+    )
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: The preset {str(tmp_path)!r} could not be")
+    assert "\n" not in error
