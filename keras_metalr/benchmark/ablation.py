@@ -72,6 +72,7 @@ def ablation_jobs(
     controller: str | None = None,
     epochs: int | None = None,
     mixed_precision: str = "off",
+    record_steps: bool = False,
     **options: Any,
 ) -> list[tuple[tuple[str, str], Job]]:
     """Every run of the workload `report_mlp`, with its row of the table.
@@ -85,6 +86,7 @@ def ablation_jobs(
             Defaults to `None`, MetaLR's own default.
         epochs: Integer. Defaults to `None`, the workload's own number.
         mixed_precision: String, as in `RunConfig`. Defaults to `"off"`.
+        record_steps: Boolean, as in `RunConfig`. Defaults to `False`.
         **options: Passed to `report_mlp`, such as `train_examples`.
 
     Returns:
@@ -109,6 +111,7 @@ def ablation_jobs(
                     seed=seed,
                     epochs=epochs,
                     mixed_precision=mixed_precision,
+                    record_steps=record_steps,
                     method_options=metalr if method == "metalr" else {},
                 ),
             ),

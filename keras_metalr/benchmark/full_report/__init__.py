@@ -2,12 +2,14 @@
 
 | module | what it does |
 |---|---|
-| `budgets` | how much of each task is trained, by the name of a budget |
-| `plan` | from a budget to parts: their jobs, and the data these share |
-| `runs` | makes the jobs that are missing |
+| `tasks`, `budgets`, `cuts` | how much is trained; what that leaves out |
+| `parts`, `sections`, `plan` | from a budget to every run there will be |
+| `encoders` | which encoder a budget fine-tunes |
+| `runs` | makes those that are missing |
 | `condensed` | what is kept of a part: one small JSON file |
 | `scores` | from the kept runs to the figures of the tables |
-| `pages` | what the pages say |
+| `task_blocks`, `learning_blocks`, `wording` | what the pages say of a part |
+| `pages` | writes the pages, and checks them |
 | `figures` | draws |
 | `document` | headings, tables and figures as Markdown and as HTML |
 

@@ -75,7 +75,6 @@ class Figure:
 
 Block = Heading | Paragraph | Table | Figure
 
-_SVG = re.compile(r"<svg\b.*?(<!-- figure [^>]*-->).*?</svg>", re.DOTALL)
 # A grey that can be read on white and on black; figures are drawn with it.
 INK = "#767676"
 
@@ -108,7 +107,7 @@ def to_html(blocks: Sequence[Block], drawings: Mapping[str, str]) -> str:
 
     Args:
         blocks: Sequence of blocks.
-        drawings: Mapping from a figure's name to its SVG, or to its mark alone.
+        drawings: Mapping from a figure's name to its SVG.
     """
     title = next(b.text for b in blocks if isinstance(b, Heading))
     body = []
@@ -131,15 +130,6 @@ def to_html(blocks: Sequence[Block], drawings: Mapping[str, str]) -> str:
     return _PAGE.format(
         title=html.escape(title), style=_STYLE, body="\n".join(body)
     )
-
-
-def without_drawings(page: str) -> str:
-    """Return an HTML page with each SVG replaced by its mark.
-
-    How matplotlib draws differs from version to version; what it drew from is
-    in the mark.
-    """
-    return _SVG.sub(lambda match: match[1], page)
 
 
 def _html_table(table: Table) -> str:

@@ -156,26 +156,24 @@ def _draw_seeds(
     line: dict[str, Any],
     is_noisy: bool,
 ) -> None:
-    """One faint line a seed, and their mean where all have the same steps."""
-    curves = [c for c in curves if c[0]]
-    if not curves:
-        return
+    """One faint line a seed, and their mean where all have the same steps.
+
+    A run that diverged stops early: a mean would be over fewer seeds from
+    there.
+    """
+    faint = {**line, "alpha": 0.35, "linewidth": 0.8}
+    for steps, values in curves:
+        ax.plot(steps, values, **faint)
     steps = curves[0][0]
-    values = [np.array(c[1], "float64") for c in curves]
-    if len(curves) > 1:
-        for curve, value in zip(curves, values, strict=True):
-            ax.plot(
-                curve[0], value, **{**line, "alpha": 0.25, "linewidth": 0.8}
-            )
-    mean = values[0]
-    if all(c[0] == steps for c in curves):
-        mean = np.mean(values, axis=0)
-    marker = "o" if len(steps) <= _FEW_POINTS else None
+    if any(curve[0] != steps for curve in curves):
+        ax.plot([], [], label=label, **line)
+        return
+    mean = np.mean([curve[1] for curve in curves], axis=0)
     ax.plot(
         steps,
         _smoothed(mean) if is_noisy else mean,
         label=label,
-        marker=marker,
+        marker="o" if len(steps) <= _FEW_POINTS else None,
         markersize=4,
         **line,
     )

@@ -12,7 +12,6 @@ from keras_metalr.benchmark.ablation import summarize
 from keras_metalr.benchmark.full_report import learning_blocks
 from keras_metalr.benchmark.full_report import scores
 from keras_metalr.benchmark.full_report import task_blocks
-from keras_metalr.benchmark.full_report.budgets import METHODS
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.condensed import load_all
 from keras_metalr.benchmark.full_report.document import Block
@@ -22,10 +21,12 @@ from keras_metalr.benchmark.full_report.document import Paragraph
 from keras_metalr.benchmark.full_report.document import Table
 from keras_metalr.benchmark.full_report.document import to_html
 from keras_metalr.benchmark.full_report.document import to_markdown
-from keras_metalr.benchmark.full_report.document import without_drawings
+from keras_metalr.benchmark.full_report.tasks import METHODS
+from keras_metalr.benchmark.full_report.tasks import times
 from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
 from keras_metalr.benchmark.full_report.wording import task_title
+from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.report import NOT_MEASURED
 from keras_metalr.benchmark.report import OTHER_CONTROLLER
@@ -75,7 +76,8 @@ def write_pages(results: Path, folder: Path) -> list[Path]:
 def stale_pages(results: Path, folder: Path) -> list[Path]:
     """Paths of the pages that do not say what the condensed parts say.
 
-    Draws nothing: of a figure, the mark of its data is compared.
+    Draws nothing, since how matplotlib draws differs from version to version:
+    a figure must bear the mark of its data, and be the same in both places.
 
     Args:
         results: Path of the condensed parts.
@@ -83,20 +85,20 @@ def stale_pages(results: Path, folder: Path) -> list[Path]:
     """
     blocks = _blocks(results, folder)
     marks = {b.name: b.mark for b in blocks if isinstance(b, Figure)}
+    paths = {name: folder / FIGURES / f"{name}.svg" for name in marks}
+    drawings = {name: _read(path) for name, path in paths.items()}
     expected = {
         folder / MARKDOWN: to_markdown(blocks, FIGURES),
-        folder / HTML: to_html(blocks, marks),
+        folder / HTML: to_html(blocks, drawings),
     }
-    stale = [
+    stale = [path for path, text in expected.items() if _read(path) != text]
+    stale += [
         path
-        for path, text in expected.items()
-        if without_drawings(_read(path)) != text
+        for name, path in paths.items()
+        if marks[name] not in drawings[name]
     ]
-    for name, mark in marks.items():
-        path = folder / FIGURES / f"{name}.svg"
-        if mark not in _read(path):
-            stale.append(path)
-    return stale
+    unknown = set((folder / FIGURES).glob("*.svg")) - set(paths.values())
+    return stale + sorted(unknown)
 
 
 def _read(path: Path) -> str:
@@ -124,7 +126,7 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
         if not found:
             blocks.append(Paragraph(NOT_MEASURED))
         for part in found:
-            blocks += make(part, source)
+            blocks += [Paragraph(source.lead(part)), *make(part, source)]
             if _is_of_other_controller(part):
                 # A paragraph of its own, with the stress that HTML gets too.
                 text = OTHER_CONTROLLER.strip("*")
@@ -138,29 +140,36 @@ def _setup(parts: Sequence[PartResult], source: Source) -> list[Block]:
         return []
     rows = []
     for part in parts:
-        environments = dict.fromkeys(
-            f"{environment_text(run.environment)}, Python "
-            f"{run.environment['python']}"
-            for run in part.runs
-        )
+        where = dict.fromkeys(_where(run) for run in part.runs)
+        num_loop_runs = sum(len(loop["outcomes"]) for loop in part.loops)
         rows.append(
             (
                 source.link(part),
                 task_title(part),
                 part.budget,
+                len(part.runs) + len(part.ladder) + num_loop_runs,
                 "; ".join(part.details["cuts"]) or "nothing",
-                "; ".join(environments),
+                "; ".join(where),
             )
         )
     return [
         Heading("What was run"),
         Table(
-            ("file", "task", "budget", "what the budget cut", "run on"),
+            ("file", "task", "budget", "runs", "what the budget cut", "run on"),
             rows,
             "The command for a budget: "
             "`python scripts/run_report.py --budget NAME`.",
         ),
     ]
+
+
+def _where(run: RunResult) -> str:
+    """The software, the device and the number format of a run."""
+    text = environment_text(run.environment)
+    return (
+        f"{text}, Python {run.environment['python']}, "
+        f"{run.config['mixed_precision']}"
+    )
 
 
 def _overview(parts: Sequence[PartResult], source: Source) -> list[Block]:
@@ -172,8 +181,8 @@ def _overview(parts: Sequence[PartResult], source: Source) -> list[Block]:
         groups = scores.method_groups(part)
         cells = []
         for method, factor in METHODS:
-            rate = part.details["report_rate"] * factor
-            runs = groups.get((method, float(f"{rate:.3g}")))
+            rate = times(part.details["report_rate"], factor)
+            runs = groups.get((method, rate))
             if runs is None:
                 cells.append("-")
                 continue

@@ -12,8 +12,6 @@ from keras_metalr.workloads.workload import Workload
 
 # What the controller of phase 2 is called.
 FITTED = "fitted"
-# A run with MetaLR runs one more forward pass a decision, and compiles more.
-_METALR_SECONDS = 1.4
 # Seconds of a refit of the controller on what was gathered so far.
 _REFIT_SECONDS = 2.0
 
@@ -68,7 +66,8 @@ class Part:
         name: String, the stem of the file.
         workload: `Workload` whose data all jobs share.
         mixed_precision: String, as in `RunConfig`.
-        seconds: Float, expected for a run at a constant rate.
+        seconds: Tuple of two floats, expected for a run at a constant rate,
+            and with MetaLR.
         jobs: Tuple of `Job`.
         ladder: `Ladder` or `None`. Made before the jobs.
         loops: Tuple of `Loop`. Made before the jobs.
@@ -79,7 +78,7 @@ class Part:
     name: str
     workload: Workload
     mixed_precision: str
-    seconds: float
+    seconds: tuple[float, float]
     jobs: tuple[Job, ...] = ()
     ladder: Ladder | None = None
     loops: tuple[Loop, ...] = ()
@@ -87,20 +86,23 @@ class Part:
 
     def weight(self, job: Job) -> float:
         """Seconds that a job is expected to take."""
-        return self.seconds * (
-            _METALR_SECONDS if job.config.method == "metalr" else 1.0
-        )
+        return self.seconds[job.config.method == "metalr"]
+
+    @property
+    def ladder_weight(self) -> float:
+        """Seconds of a run of the ladder: MetaLR measures it, hands off."""
+        return self.seconds[1]
 
     @property
     def loop_weight(self) -> float:
         """Seconds that one run of a loop is expected to take."""
-        return self.seconds * _METALR_SECONDS + _REFIT_SECONDS
+        return self.seconds[1] + _REFIT_SECONDS
 
     def weights(self) -> Iterator[float]:
         """Seconds of everything in the part, one number a run."""
         if self.ladder is not None:
             for _ in range(len(self.ladder.rates) * len(self.ladder.seeds)):
-                yield self.seconds
+                yield self.ladder_weight
         for loop in self.loops:
             for _ in range(loop.num_runs):
                 yield self.loop_weight

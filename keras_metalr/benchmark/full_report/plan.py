@@ -6,19 +6,12 @@ the plan before anything is.
 
 from collections.abc import Sequence
 
-from keras_metalr.benchmark.full_report import sections as make
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.parts import Part
+from keras_metalr.benchmark.full_report.sections import MAKERS
 
-SECTIONS = (
-    "cifar10",
-    "sst2",
-    "results-line",
-    "phases",
-    "feedback",
-    "ablation",
-)
+SECTIONS = tuple(MAKERS)
 
 
 def make_plan(
@@ -45,7 +38,7 @@ def make_plan(
             f"`budget` must be one of {tuple(BUDGETS)}. "
             f"Received: budget={budget_name!r}."
         )
-    unknown = [name for name in sections if name not in SECTIONS]
+    unknown = [name for name in sections if name not in MAKERS]
     if unknown:
         raise ValueError(
             f"`sections` must be of {SECTIONS}. Received: {unknown}."
@@ -55,29 +48,11 @@ def make_plan(
             f"`seeds` must be at least 1. Received: seeds={choices.seeds}."
         )
     budget = BUDGETS[budget_name]
-    parts: list[Part] = []
-    for section in dict.fromkeys(sections):
-        if section == "cifar10":
-            parts.append(
-                make.primary_part(section, budget.cifar10, budget, choices)
-            )
-        elif section == "sst2":
-            parts.append(
-                make.primary_part(section, budget.sst2, budget, choices)
-            )
-        elif section == "results-line":
-            parts.append(make.results_line_part(budget, choices))
-        elif section == "phases":
-            parts += [
-                make.phases_part(p, budget, choices) for p in budget.phases
-            ]
-        elif section == "feedback":
-            parts += [
-                make.feedback_part(f, budget, choices) for f in budget.feedback
-            ]
-        else:
-            parts.append(make.ablation_part(budget, choices))
-    return parts
+    return [
+        part
+        for section in dict.fromkeys(sections)
+        for part in MAKERS[section](budget, choices)
+    ]
 
 
 def controllers(parts: Sequence[Part]) -> list[str]:

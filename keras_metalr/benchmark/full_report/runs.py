@@ -25,6 +25,7 @@ from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import results_line
 from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import Controller
+from keras_metalr.phases import Run
 from keras_metalr.phases import collect
 from keras_metalr.phases import fit_controller
 from keras_metalr.phases import gather_experience
@@ -122,7 +123,16 @@ class _Maker:
         fit: dict[str, Any] = {}
         with dtype_policy(policy_name(part.mixed_precision)):
             if part.ladder is not None:
-                ladder, fit = self._phases_1_and_2(part.ladder)
+                static_runs = self._collect(part.ladder)
+                fit = self._fit(part.ladder, static_runs)
+                ladder = [
+                    {
+                        "learning_rate": run.learning_rate,
+                        "seed": run.seed,
+                        "outcome": run.outcome,
+                    }
+                    for run in static_runs
+                ]
             loops = [self._loop(loop) for loop in part.loops]
         runs = [self._run(job) for job in part.jobs]
         named = {
@@ -167,16 +177,15 @@ class _Maker:
             )
         return result
 
-    def _phases_1_and_2(
-        self, ladder: Ladder
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _collect(self, ladder: Ladder) -> list[Run]:
+        """Phase 1."""
         title = f"{self._part.name}: phase 1"
         self._progress.start(title)
-        weight = self._part.seconds
+        weight = self._part.ladder_weight
         num_found = len(list(ladder.folder.glob("*.json")))
         num_seen = 0
 
-        def progress(run: Any) -> None:
+        def progress(run: Run) -> None:
             nonlocal num_seen
             num_seen += 1
             if num_seen <= num_found:
@@ -186,7 +195,7 @@ class _Maker:
             outcome = f"eval_loss {run.outcome:.4g}"
             self._made(f"{title}, {rate}", outcome, weight)
 
-        runs = collect(
+        return collect(
             self._part.workload.compiled_model,
             # Validation is for the outcome alone.
             self._fit_arguments(ladder.epochs, validation_freq=ladder.epochs),
@@ -196,6 +205,9 @@ class _Maker:
             folder=ladder.folder,
             progress=progress,
         )
+
+    def _fit(self, ladder: Ladder, runs: list[Run]) -> dict[str, Any]:
+        """Phase 2."""
         self._progress.start(f"{self._part.name}: phase 2")
         folder = str(ladder.controller)
         if not (ladder.controller / CONFIG_FILE).is_file():
@@ -203,14 +215,7 @@ class _Maker:
         controller = Controller.from_preset(folder)
         features, targets = dataset(runs)
         errors = controller.predict(features, verbose=0) - targets
-        return [
-            {
-                "learning_rate": run.learning_rate,
-                "seed": run.seed,
-                "outcome": run.outcome,
-            }
-            for run in runs
-        ], {
+        return {
             **FIT,
             "num_features": features.shape[1],
             "hidden_units": list(controller.hidden_units),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +49,7 @@ def variant_groups(part: PartResult) -> dict[tuple[str, str], list[RunResult]]:
     return dict(groups)
 
 
-def ladder_means(part: PartResult) -> dict[float, list[float]]:
+def ladder_outcomes(part: PartResult) -> dict[float, list[float]]:
     """Outcomes of phase 1 by rate, ascending, one a seed."""
     outcomes: dict[float, list[float]] = defaultdict(list)
     for rung in part.ladder:
@@ -85,6 +84,24 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Mean regret of some runs of the feedback loop, one value a repeat.
+
+    The runs of a repeat learn from one another, so that a repeat is one
+    observation, not as many as it has runs.
+
+    Args:
+        name: String.
+        gathered: Array `(repeats,)`, with experience.
+        without: Array `(repeats,)`, the same seeds.
+    """
+
+    name: str
+    gathered: np.ndarray
+    without: np.ndarray
+
+
+@dataclass(frozen=True)
 class Loops:
     """The feedback loop beside the same runs without it.
 
@@ -101,6 +118,28 @@ class Loops:
     without: np.ndarray
     within: Mapping[int, float]
     plain: Mapping[int, float]
+
+    def blocks(self) -> list[Block]:
+        """The first runs, the last, and by how much the last are higher."""
+        num_runs = self.gathered.shape[1]
+        size = min(BLOCK, max(1, num_runs // 2))
+        first, last = (
+            Block(
+                name,
+                self.gathered[:, runs].mean(axis=1),
+                self.without[:, runs].mean(axis=1),
+            )
+            for name, runs in (
+                (f"first {size}", slice(None, size)),
+                (f"last {size}", slice(num_runs - size, None)),
+            )
+        )
+        change = Block(
+            "last - first",
+            last.gathered - first.gathered,
+            last.without - first.without,
+        )
+        return [first, last, change]
 
 
 def feedback_loops(part: PartResult) -> Loops:
@@ -175,7 +214,9 @@ def _reference(
     )
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Any:
+def paired(
+    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> tuple[float, float, float]:
     """Mean of `first - second`, with its 95 % interval.
 
     Args:
@@ -183,6 +224,6 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Any:
         second: Sequence of floats, of the same seeds.
 
     Returns:
-        Tuple `(mean, low, high)`.
+        Tuple `(mean, low, high)`; the last two are NaN for a single pair.
     """
     return mean_and_interval(list(np.subtract(first, second)))

@@ -1,6 +1,5 @@
 """What the pages say of the tasks: the primary ones, the ablation."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,20 +7,22 @@ from keras_metalr.benchmark.ablation import summarize
 from keras_metalr.benchmark.comparison import final_accuracy
 from keras_metalr.benchmark.full_report import figures
 from keras_metalr.benchmark.full_report import scores
-from keras_metalr.benchmark.full_report.budgets import METHODS
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.document import Block
 from keras_metalr.benchmark.full_report.document import Figure
 from keras_metalr.benchmark.full_report.document import Paragraph
 from keras_metalr.benchmark.full_report.document import Table
+from keras_metalr.benchmark.full_report.tasks import METHODS
+from keras_metalr.benchmark.full_report.tasks import times
 from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
-from keras_metalr.benchmark.full_report.wording import points_text
+from keras_metalr.benchmark.full_report.wording import difference_text
 from keras_metalr.benchmark.full_report.wording import summary_cells
 from keras_metalr.benchmark.full_report.wording import summary_heads
 from keras_metalr.benchmark.full_report.wording import summary_note
 from keras_metalr.benchmark.full_report.wording import task_title
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.text import RESULTS_LINE
 from keras_metalr.benchmark.text import count_text
 from keras_metalr.benchmark.text import rate_text
 
@@ -30,6 +31,16 @@ REPORT_LINES = (
     ("before training", 872, 0.699, 0.487),
     ("after one epoch", 500, 0.432, 0.856),
 )
+# Places after the point.
+_DIGITS = {
+    "eval_loss": 3,
+    "eval_accuracy": 3,
+    "eval_f1": 3,
+    "eval_runtime": 2,
+    "eval_samples_per_second": 1,
+    "eval_steps_per_second": 2,
+    "epoch": 2,
+}
 
 
 def primary_blocks(part: PartResult, source: Source) -> list[Block]:
@@ -46,8 +57,9 @@ def primary_blocks(part: PartResult, source: Source) -> list[Block]:
             caption=source.caption(
                 part,
                 "Training loss, validation accuracy and learning rate against "
-                "the step: the mean over seeds, and each seed faintly. Dotted: "
-                f"the target of {target:.0%}.",
+                "the step: each seed faintly, and their mean, of the loss "
+                "smoothed over a twentieth of the run (no mean where a seed "
+                f"stopped early). Dotted: the target of {target:.0%}.",
             ),
             alternative=f"Curves of all methods, {task_title(part)}",
             data=_curves(part, groups),
@@ -58,37 +70,34 @@ def primary_blocks(part: PartResult, source: Source) -> list[Block]:
             rows,
             source.caption(
                 part,
-                summary_note("of every step")
+                summary_note()
                 + " The rate of MetaLR is the one in the optimizer at its "
                 "start.",
             ),
         ),
-        *_differences(part, groups),
+        *_differences(part, source, groups),
     ]
 
 
 def _curves(
     part: PartResult, groups: Mapping[tuple[str, float], list[RunResult]]
 ) -> dict[str, Any]:
-    methods = []
-    for (method, rate), runs in groups.items():
-        factor = rate / part.details["report_rate"]
-        number = next(
-            number
-            for number, (name, wanted) in enumerate(METHODS)
-            if name == method and math.isclose(wanted, factor, rel_tol=0.01)
-        )
-        methods.append(
-            {
-                "label": f"{METHOD_NAMES[method]}, {rate_text(rate)}",
-                "number": number,
-                "runs": [_curves_of(run) for run in runs],
-            }
-        )
+    rate = part.details["report_rate"]
+    numbers = {
+        (method, times(rate, factor)): number
+        for number, (method, factor) in enumerate(METHODS)
+    }
     return {
         "title": task_title(part),
         "target_accuracy": part.details["target_accuracy"],
-        "methods": methods,
+        "methods": [
+            {
+                "label": f"{METHOD_NAMES[method]}, {rate_text(rate)}",
+                "number": numbers[method, rate],
+                "runs": [_curves_of(run) for run in runs],
+            }
+            for (method, rate), runs in groups.items()
+        ],
     }
 
 
@@ -109,7 +118,9 @@ def _curves_of(run: RunResult) -> dict[str, Any]:
 
 
 def _differences(
-    part: PartResult, groups: Mapping[tuple[str, float], list[RunResult]]
+    part: PartResult,
+    source: Source,
+    groups: Mapping[tuple[str, float], list[RunResult]],
 ) -> list[Block]:
     """MetaLR from the report's rate against the others, seed by seed."""
     rate = part.details["report_rate"]
@@ -122,7 +133,8 @@ def _differences(
     }
     own = accuracies.pop(("metalr", rate))
     phrases = [
-        f"{points_text(scores.paired(own, others))} points against {method}"
+        f"{difference_text(scores.paired(own, others), 100, 2)} points "
+        f"against {METHOD_NAMES[method]}"
         for (method, _), others in accuracies.items()
     ]
     text = (
@@ -137,72 +149,46 @@ def _differences(
     if len(starts) > 1:
         spread = 100 * (max(starts) - min(starts))
         text += f" Its {len(starts)} starts differ by {spread:.2f} points."
-    return [Paragraph(text)]
+    return [Paragraph(source.caption(part, text))]
 
 
 def results_line_blocks(part: PartResult, source: Source) -> list[Block]:
     """Our line beside the report's own."""
-    rows: list[tuple[Any, ...]] = [
-        ("the report, BERT Base", "", when, count, loss, accuracy)
-        + ("-",) * 5
-        + ("the report itself",)
-        for when, count, loss, accuracy in REPORT_LINES
+    report, gaps = "the report, BERT Base", ["-"] * (len(RESULTS_LINE) - 2)
+    rows: list[list[Any]] = [
+        [report, "", *line, *gaps, "the report itself"] for line in REPORT_LINES
     ]
     # Before training all methods are one model.
-    lines = [
-        ("", line)
-        for line in part.runs[0].evaluations
-        if line["when"] == "before training"
-    ]
-    lines += [
-        (METHOD_NAMES[run.config["method"]], line)
-        for run in part.runs
-        for line in run.evaluations
-        if line["when"] != "before training"
-    ]
-    encoder = part.runs[0].config["options"]["encoder"]
-    note = f" ({part.data_note})" if part.data_note else ""
+    lines = [("", line) for line in _lines(part.runs[0], "before training")]
+    for run in part.runs:
+        name = METHOD_NAMES[run.config["method"]]
+        lines += [(name, line) for line in _lines(run, "after training")]
     for method, line in lines:
-        rows.append(
-            (
-                f"here, {encoder}{note}",
-                method,
-                line["when"],
-                line["num_examples"],
-                f"{line['eval_loss']:.3f}",
-                f"{line['eval_accuracy']:.3f}",
-                f"{line['eval_f1']:.3f}",
-                f"{line['eval_runtime']:.2f}",
-                f"{line['eval_samples_per_second']:.1f}",
-                f"{line['eval_steps_per_second']:.2f}",
-                f"{line['epoch']:.2f}",
-                source.link(part),
-            )
-        )
-    rate = rate_text(part.details["report_rate"])
+        values = [f"{line[name]:.{_DIGITS[name]}f}" for name in RESULTS_LINE]
+        what = [f"here, {task_title(part)}", method, line["when"]]
+        rows.append([*what, line["num_examples"], *values, source.link(part)])
+    config, results = part.runs[0].config, part.runs[0].results
+    num_steps, num_train = (
+        round(results[n]) for n in ("num_steps", "num_train")
+    )
     return [
         Table(
-            (
-                "model",
-                "method",
-                "when",
-                "examples",
-                "eval_loss",
-                "eval_accuracy",
-                "eval_f1",
-                "eval_runtime",
-                "eval_samples_per_second",
-                "eval_steps_per_second",
-                "epoch",
-                "from",
-            ),
+            ("model", "method", "when", "examples", *RESULTS_LINE, "from"),
             rows,
-            f"GLUE SST-2, its validation set: all 872 examples, or the first "
-            f"500; one seed, AdamW, {rate} in the optimizer. `eval_runtime` in "
-            "seconds; `epoch`: the share of the training examples here that "
-            "was seen. `-`: the report does not say.",
+            "GLUE SST-2, its validation set: all 872 examples, or the first "
+            f"500; one seed, batches of {config['batch_size']}, AdamW, "
+            f"{rate_text(part.details['report_rate'])} in the optimizer. "
+            f"Trained here for {count_text(num_steps, 'step')} on "
+            f"{count_text(num_train, 'example')}. `eval_runtime` in seconds, "
+            "the first of a run with compiling; `epoch`: the share "
+            "of the training examples here that was seen. `-`: the report does "
+            "not say.",
         )
     ]
+
+
+def _lines(run: RunResult, when: str) -> list[dict[str, Any]]:
+    return [line for line in run.evaluations if line["when"] == when]
 
 
 def ablation_blocks(part: PartResult, source: Source) -> list[Block]:
@@ -227,6 +213,6 @@ def ablation_blocks(part: PartResult, source: Source) -> list[Block]:
                 *summary_heads(part.details["target_accuracy"]),
             ),
             rows,
-            source.caption(part, note + summary_note("of every epoch")),
+            source.caption(part, note + summary_note()),
         )
     ]

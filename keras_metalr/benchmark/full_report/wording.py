@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_metalr.benchmark.ablation import Summary
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.scoring import mean_and_interval
@@ -34,11 +36,21 @@ class Source:
         """A link to the file of a part."""
         return f"[{part.file}]({self._folder}/{part.file})"
 
-    def caption(self, part: PartResult, text: str = "") -> str:
+    def caption(self, part: PartResult, text: str) -> str:
         """A caption: which task, where all the figures are from, and `text`."""
-        return (
-            f"{task_title(part)}. All figures from {self.link(part)}. {text}"
-        ).strip()
+        return f"{task_title(part)}. All figures from {self.link(part)}. {text}"
+
+    def lead(self, part: PartResult) -> str:
+        """What a part is of: task, budget, cuts and controllers."""
+        cuts = "; ".join(part.details["cuts"]) or "nothing"
+        text = (
+            f"**{task_title(part)}**, from {self.link(part)}. Budget "
+            f"`{part.budget}`, which cut: {cuts}. "
+        )
+        controllers = ", ".join(
+            f"`{name}` ({sha[:8]})" for name, sha in part.controllers.items()
+        )
+        return text + f"MetaLR with the controller {controllers}."
 
 
 def task_title(part: PartResult) -> str:
@@ -52,18 +64,15 @@ def task_title(part: PartResult) -> str:
     return f"{title} ({part.data_note})" if part.data_note else title
 
 
-def summary_note(per: str) -> str:
-    """Say what the columns of `summary_cells` are.
-
-    Args:
-        per: String, what one training loss is of, such as `"of every step"`.
-    """
+def summary_note() -> str:
+    """Say what the columns of `summary_cells` are."""
     return (
         "Validation, mean over seeds ± half of the 95 % interval (none for one "
-        "seed). F1: mean over classes. Epochs: median until the target, a "
-        "missed one counts as infinity. Stability: variance of the training "
-        f"loss ({per}), over the whole run and over its last half; smaller is "
-        "steadier. s/run: seconds, with compiling and validation."
+        "seed). F1: mean over classes. Epochs: validations until the target, "
+        "median; a missed one counts as infinity. Stability: variance of the "
+        "training loss (of every step), over the whole run and over its last "
+        "half; smaller is steadier. s/run: seconds, with compiling and "
+        "validation."
     )
 
 
@@ -95,23 +104,37 @@ def summary_cells(summary: Summary) -> tuple[Any, ...]:
     )
 
 
-def interval_text(values: Sequence[float]) -> str:
+def interval_text(values: Sequence[float] | np.ndarray) -> str:
     """Mean of some values and half of its 95 % interval."""
-    mean, low, high = mean_and_interval(values)
+    mean, low, high = mean_and_interval(list(values))
     return mean_text(mean, (low, high), scale=1, digits=3)
 
 
-def points_text(interval: Sequence[float]) -> str:
-    """A difference of accuracies in points, with its 95 % interval."""
-    mean, low, high = (100 * value for value in interval)
-    if math.isnan(low):
-        return f"{mean:+.2f}"
-    return f"{mean:+.2f} (95 %: {low:+.2f} to {high:+.2f})"
+def difference_text(
+    interval: Sequence[float], scale: float = 1, digits: int = 3
+) -> str:
+    """Return a difference with its sign and its 95 % interval.
+
+    Args:
+        interval: Sequence `(mean, low, high)`, as `scores.paired` returns it.
+        scale: Float, what all three are multiplied by. Defaults to `1`.
+        digits: Integer, places after the point. Defaults to `3`.
+    """
+    mean, low, high = (f"{scale * value:+.{digits}f}" for value in interval)
+    if math.isnan(interval[1]):
+        return mean
+    return f"{mean} (95 %: {low} to {high})"
 
 
-def difference_text(interval: Sequence[float]) -> str:
-    """A difference of regrets, with its 95 % interval."""
-    mean, low, high = interval
-    if math.isnan(low):
-        return f"{mean:+.3f}"
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+def verdict(interval: Sequence[float]) -> str:
+    """Say whether a difference of losses or regrets is below 0.
+
+    Args:
+        interval: Sequence `(mean, low, high)`, as `scores.paired` returns it.
+    """
+    mean, _, high = interval
+    if mean >= 0:
+        return "not lower"
+    if math.isnan(high):
+        return "lower (one observation, no interval)"
+    return "lower" if high < 0 else "lower (but the interval holds 0)"

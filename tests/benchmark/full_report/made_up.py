@@ -112,6 +112,7 @@ def run_result(job, note, number, steps):
             "stability": 0.25,
             "stability_last_half": 0.125,
             "train_runtime": 12.5,
+            "num_train": 2880,
         },
         evaluations=[
             {"when": when, "num_examples": count, **line, "eval_loss": loss}

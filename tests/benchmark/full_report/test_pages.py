@@ -96,12 +96,28 @@ def test_check_fails_where_a_page_was_altered(copied, capsys, page):
     assert page in capsys.readouterr().err
 
 
-def test_check_fails_where_a_figure_is_of_other_data(copied, capsys):
-    path = copied / "pages" / "report" / "cifar10.svg"
-    text = path.read_text()
-    path.write_text(re.sub(r"cifar10: \w+ -->", "cifar10: 0 -->", text))
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        # Drawn from other data, and drawn on afterwards.
+        ("report/cifar10.svg", r"cifar10: \w+ -->", "cifar10: 0 -->"),
+        ("report/cifar10.svg", r'd="M [\d.]+', 'd="M 1'),
+        ("report.html", r'd="M [\d.]+', 'd="M 1'),
+    ],
+)
+def test_check_fails_where_a_figure_was_altered(copied, capsys, name, old, new):
+    path = copied / "pages" / name
+    text, number = re.subn(old, new, path.read_text())
+    assert number
+    path.write_text(text)
     assert command.main(_arguments(copied, "--check")) == 1
-    assert "cifar10.svg" in capsys.readouterr().err
+    assert re.search(r"report\.html|cifar10\.svg", capsys.readouterr().err)
+
+
+def test_check_fails_where_a_figure_is_left_over(copied, capsys):
+    (copied / "pages" / "report" / "old.svg").write_text("<svg></svg>")
+    assert command.main(_arguments(copied, "--check")) == 1
+    assert "old.svg" in capsys.readouterr().err
 
 
 def test_every_figure_and_table_names_its_file(written):
@@ -116,8 +132,25 @@ def test_every_figure_and_table_names_its_file(written):
     for number, block in enumerate(blocks):
         if block.startswith(("|", "![")):
             around = block + blocks[number + 1]
-            is_index = "The command for a budget" in around
-            assert is_index or ".json)" in around, block
+            assert ".json)" in around, block
+        elif re.search(r"\d\.\d", block):
+            assert ".json)" in block, block
+
+
+def test_the_plan_of_each_part_is_stated(written):
+    text = _markdown(written)
+    for part in part_results():
+        lead = next(
+            block
+            for block in text.split("\n\n")
+            if block.startswith("**") and f"[{part.file}]" in block
+        )
+        assert "Budget `cpu`" in lead
+        assert re.search(r"`(general|supervised)` \([0-9a-f]{8}\)", lead)
+        for phrase in part.details["cuts"]:
+            assert phrase in lead
+    # 15 rates x 2 seeds of the ladder, and 9 runs.
+    assert re.search(r"phases-digits\.json\) \| [^|]* \| cpu \| 39 \|", text)
 
 
 def test_what_stood_in_is_named_wherever_a_figure_stands(written):
@@ -130,7 +163,7 @@ def test_what_stood_in_is_named_wherever_a_figure_stands(written):
                 assert piece.startswith(" (lossy JPEG copy of the images)") or (
                     piece.startswith(f" ({NOTES['sst2']})")
                 ), piece
-        assert f"here, encoder ({NOTES['results-line']})" in text
+        assert "here, encoder on GLUE SST-2 (a sentence embedder" in text
 
 
 def test_both_pages_have_the_same_figures(written):
@@ -168,11 +201,16 @@ def test_numbers_by_hand(written):
         "| the report, BERT Base |  | after one epoch | 500 | 0.432 | 0.856 |"
         in text
     )
-    assert "on 3,300 states: mean squared error 0.050" in text
-    assert "the best is 1e-06 (validation loss 0.3000)" in text
+    assert "3,300 states: mean squared error on the same states 0.050" in text
+    assert "the best is 1e-6 (validation loss 0.3000)" in text
     # Of 8 references the first has the lowest loss, 0.404 on two seeds; the
     # loss before training is 2.4: the first run has a regret of 0.0481.
     assert "(final validation loss - 0.4040) / (2.4000 - 0.4040)" in text
+    # With experience run k has a loss of 0.51 - 0.01 k: the first five have a
+    # mean of 0.48, the last five of 0.33. All repeats are the same.
+    assert "| first 5 | 0.038 ± 0.000 |" in text
+    assert "| last 5 | -0.037 ± 0.000 |" in text
+    assert "have a regret that is lower than the first 5" in text
 
 
 def test_nothing_measured(tmp_path):

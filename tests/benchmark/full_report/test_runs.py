@@ -6,11 +6,11 @@ import io
 import pytest
 from rich.console import Console
 
-from keras_metalr.benchmark.full_report import sections
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.runs import make_parts
+from keras_metalr.benchmark.full_report.sections import MAKERS
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def part(tmp_path):
     budget = BUDGETS["smoke"]
     feedback = budget.feedback[0]
     assert (feedback.num_runs, feedback.repeats) == (2, 1)
-    return sections.feedback_part(feedback, budget, Choices(tmp_path, "none"))
+    one = dataclasses.replace(budget, feedback=(feedback,))
+    (part,) = MAKERS["feedback"](one, Choices(tmp_path, "none"))
+    return part
 
 
 def _make(part, folder):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_metalr.benchmark.full_report import scores
+from keras_metalr.benchmark.full_report.wording import verdict
 from tests.benchmark.full_report.made_up import part_results
 
 
@@ -39,14 +40,42 @@ def test_regret_by_hand(part):
     assert (reference.method, reference.learning_rate) == ("cosine", 0.01)
     assert (reference.best, reference.initial) == (0.2, pytest.approx(2.4))
     assert (reference.num_references, reference.num_seeds) == (8, 2)
-    assert loops.gathered.shape == loops.without.shape == (2, 20)
+    assert loops.gathered.shape == loops.without.shape == (3, 20)
     # The first outcome is 0.5, the second 0.49.
     np.testing.assert_allclose(loops.gathered[:, 0], 0.3 / 2.2)
     np.testing.assert_allclose(loops.gathered[:, 1], 0.29 / 2.2)
     np.testing.assert_allclose(loops.without, 0.2 / 2.2)
-    assert set(loops.within) == set(range(1000, 1010))
+    assert set(loops.within) == set(range(1000, 1005))
     assert set(loops.within) < set(loops.plain)
     assert loops.within[1000] == pytest.approx(0.4 / 2.2)
+
+
+def test_a_repeat_is_one_observation():
+    rng = np.random.default_rng(0)
+    gathered, without = rng.normal(size=(2, 3, 20))
+    reference = scores.Reference("static", 0.1, 0.5, 2.5, 8, 2)
+    loops = scores.Loops(reference, gathered, without, {}, {})
+    first, last, change = loops.blocks()
+    assert (first.name, last.name) == ("first 5", "last 5")
+    np.testing.assert_allclose(first.gathered, gathered[:, :5].mean(axis=1))
+    np.testing.assert_allclose(last.without, without[:, 15:].mean(axis=1))
+    np.testing.assert_allclose(change.gathered, last.gathered - first.gathered)
+    short = scores.Loops(reference, gathered[:, :2], without[:, :2], {}, {})
+    assert [block.name for block in short.blocks()][:2] == ["first 1", "last 1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-1.0, -1.1, -0.9], "lower"),
+        ([-2.0, 1.0, -0.5], "lower (but the interval holds 0)"),
+        ([-1.0], "lower (one observation, no interval)"),
+        ([0.0, 0.0], "not lower"),
+        ([1.0], "not lower"),
+    ],
+)
+def test_verdict(values, expected):
+    assert verdict(scores.paired(values, [0.0] * len(values))) == expected
 
 
 def test_a_run_that_failed_counts_as_the_highest_regret(part):
@@ -91,6 +120,6 @@ def test_groups_keep_the_order_of_the_plan():
         "static",
     ]
     assert len(scores.variant_groups(parts["ablation"])) == 16
-    means = scores.ladder_means(parts["phases-digits"])
-    assert list(means) == sorted(means)
-    assert {len(values) for values in means.values()} == {2}
+    outcomes = scores.ladder_outcomes(parts["phases-digits"])
+    assert list(outcomes) == sorted(outcomes)
+    assert {len(values) for values in outcomes.values()} == {2}
