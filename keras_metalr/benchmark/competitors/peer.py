@@ -55,6 +55,8 @@ class Peer:
         extra_steps: Integer, steps that `find_start` takes. Defaults to `0`.
         needs_jax: Boolean, whether it runs on the JAX backend alone. Defaults
             to `False`.
+        recovers: Boolean, whether training may come back after a loss that is
+            not finite. Defaults to `False`.
         note: String, what a reader of its row must know. Defaults to `""`.
 
     Raises:
@@ -76,6 +78,7 @@ class Peer:
     find_start: Callable[[Any, Any], float] | None = None
     extra_steps: int = 0
     needs_jax: bool = False
+    recovers: bool = False
     note: str = ""
 
     def __post_init__(self) -> None:

@@ -136,6 +136,7 @@ _SCHEDULES = (
         start="learning rate that the model was compiled with",
         make_optimizer=_plain,
         callbacks=_metalr,
+        recovers=True,
         note="the copies that its guard keeps are not in its variables",
     ),
 )

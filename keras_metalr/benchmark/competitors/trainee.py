@@ -140,8 +140,13 @@ class Trainee:
         In bytes. What is kept outside of variables (MetaLR's copies of the last
         good weights) is not in it.
         """
+        return self.state_bytes / self.num_weights
+
+    @property
+    def num_weights(self) -> int:
+        """Trained weights of the model."""
         weights = self.model.trainable_variables
-        return self.state_bytes / sum(int(np.prod(w.shape)) for w in weights)
+        return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
 def first_values(model: keras.Model) -> list[np.ndarray]:
