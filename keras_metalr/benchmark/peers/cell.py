@@ -17,6 +17,7 @@ from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.environment import git_revision
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.observers import StopWhenDiverged
+from keras_metalr.benchmark.peers.compilation import keep_compiled
 from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import file_name
@@ -84,6 +85,7 @@ def run_cell(cell: Cell, output: Path) -> int:
     missing = missing_runs(cell, output)
     if not missing:
         return 0
+    keep_compiled()
     workload = SUITE[cell.workload].workload()
     data = workload.load_data()
     steps_per_epoch = _steps_per_epoch(cell, workload, data)
