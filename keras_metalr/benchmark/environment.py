@@ -6,7 +6,9 @@ host name, no user name, no path.
 
 import os
 import platform
+import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,6 +19,7 @@ _PACKAGES = (
     "keras-hub",
     "tensorflow",
     "jax",
+    "optax",
     "torch",
     "numpy",
 )
@@ -62,6 +65,32 @@ def accelerator_name() -> str | None:
         if torch.cuda.is_available():
             return str(torch.cuda.get_device_name(0))
     return None
+
+
+def git_revision() -> str | None:
+    """Return the commit of this checkout, or `None` outside of one.
+
+    Ends in `"+"` when a tracked file of the package was changed since.
+    """
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        # A package that is installed may lie in some other checkout.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changes = git("status", "--porcelain", "--untracked-files=no", "..")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{revision}+" if changes else revision
 
 
 def _versions() -> dict[str, str]:

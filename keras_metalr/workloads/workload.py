@@ -34,7 +34,8 @@ class Data:
 
     Args:
         x_train: Array, or dict of arrays, of shape `(num_train, ...)`.
-        y_train: Integer array of class numbers, shape `(num_train,)`.
+        y_train: Integer array of class numbers, shape `(num_train,)`; for a
+            regression, float array of shape `(num_train, ...)`.
         x_validation: Like `x_train`, shape `(num_validation, ...)`.
         y_validation: Like `y_train`, shape `(num_validation,)`.
         augment: Callable or `None`. Takes a seed and returns a function from
@@ -155,17 +156,18 @@ class Workload:
         load_data: Callable without arguments that returns a `Data`. Raises
             `DataNotAvailableError` when the data is not on this machine.
         build_model: Callable without arguments that returns a new, uncompiled
-            `keras.Model` whose output is logits, shape `(batch, classes)`.
+            `keras.Model` whose output is logits, shape `(batch, classes)`, or
+            for a regression like `y`.
         make_optimizer: Callable from a learning rate (a float or a
             `keras.optimizers.schedules.LearningRateSchedule`) to a new
             `keras.optimizers.Optimizer`.
-        loss: Keras loss. Must take logits.
+        loss: Keras loss. Must take logits where there are classes.
         metrics: Tuple of metric names. Defaults to `("accuracy",)`.
         batch_size: Integer, examples in a batch.
         epochs: Integer, the budget.
         learning_rate: Float, the usual rate for this task.
         target_accuracy: Float in [0, 1], the validation accuracy that counts
-            as trained.
+            as trained; 0 where there is no such target.
         options: Mapping of what this workload was made with, kept in the
             record of a run. Defaults to an empty mapping.
 

@@ -1,0 +1,236 @@
+"""`docs/benchmark.md` and its figures, from the records alone."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.peers.plan import Plan
+from keras_metalr.benchmark.peers.scores import bootstrap_interval
+from keras_metalr.benchmark.peers.summary import Row
+from keras_metalr.benchmark.peers.summary import Target
+from keras_metalr.benchmark.peers.summary import mean_regret
+from keras_metalr.benchmark.peers.summary import mean_worst_regret
+from keras_metalr.benchmark.peers.summary import profile_scores
+from keras_metalr.benchmark.peers.summary import rows
+from keras_metalr.benchmark.peers.summary import targets
+from keras_metalr.benchmark.records import digest
+from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import markdown_table
+from keras_metalr.workloads.suite import SUITE
+
+SENSITIVITY_FIGURE = "benchmark-starts.png"
+PROFILE_FIGURE = "benchmark-profile.png"
+
+_HEAD = """# Side by side
+
+Written by `python -m keras_metalr.benchmark.peers` from the records; do not
+edit. Every method trains the same Keras models on the same batches, on JAX.
+"""
+_EMPTY = """
+There are no records yet. `python scripts/benchmark.py --set cpu` makes them.
+"""
+_READING = """
+How to read it. A method starts from {scales} times its own start. That is its
+tuned rate (column *trials*: {trials} runs on each workload, the same rates for
+all), its own first guess, or for MetaLR the tuned constant rate. *Regret* is
+the final validation loss: 0 is the best tuned baseline (constant, warmup and
+cosine, warmup and linear: the lowest median), 1 is the loss before training,
+which is also what a run that diverged counts as. *Regret, all starts* is the
+mean over workloads and starts, *worst start* that of each workload's worst,
+both of medians over {seeds} seeds, with 95 % bootstrap intervals over seeds.
+*Score* is AlgoPerf's: the area under the performance profile of the steps to
+the baseline's loss, from scale 1; a miss is infinite. *State* is optimizer
+state in bytes a weight, on the largest network; *step time* is relative to a
+constant rate, with validation and without compiling.
+"""
+
+
+def write_figures(plan: Plan, records: Mapping[Any, Any], folder: Path) -> None:
+    """Write both figures as PNG.
+
+    Args:
+        plan: `Plan`.
+        records: Mapping from (workload, method) to the records of its sweep.
+        folder: Path.
+
+    Raises:
+        ImportError: If Matplotlib is missing.
+    """
+    from keras_metalr.benchmark.peers import figures
+
+    table = rows(plan, records)
+    figures.starts(plan, table).savefig(folder / SENSITIVITY_FIGURE, dpi=110)
+    figures.profiles(table).savefig(folder / PROFILE_FIGURE, dpi=110)
+
+
+def page(plan: Plan, records: Mapping[Any, Any] | None) -> str:
+    """The page in Markdown.
+
+    Args:
+        plan: `Plan`.
+        records: Mapping from (workload, method) to the records of its sweep,
+            or `None` when there are none.
+    """
+    if records is None:
+        return _HEAD + _EMPTY
+    table = rows(plan, records)
+    goals = targets(plan, records)
+    reading = _READING.format(
+        scales=f"{plan.scales[0]:g} to {plan.scales[-1]:g}",
+        trials=plan.num_trials,
+        seeds=plan.seeds,
+    )
+    drawn = digest(
+        {row.method: [row.by_scale.tolist(), str(row.times)] for row in table}
+    )
+    parts = [
+        _HEAD,
+        _main_table(table),
+        reading,
+        f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
+        f"![Performance profiles]({PROFILE_FIGURE})\n",
+        f"<!-- figures of {drawn} -->\n",
+        "## From scale 1, on each workload\n",
+        _workload_table(plan, table),
+        "\nMedian regret over the seeds.\n",
+        "## Workloads\n",
+        _targets_table(plan, goals),
+        "\n*Shared*: with the tasks that the shipped controller was evolved "
+        "on.\n",
+        "## Methods\n",
+        _methods_table(plan),
+        _made_with(records),
+    ]
+    return "\n".join(parts)
+
+
+def _main_table(table: Sequence[Row]) -> str:
+    profiles = profile_scores(table)
+    return markdown_table(
+        (
+            "method",
+            "regret, all starts",
+            "worst start",
+            "score",
+            "diverged",
+            "trials",
+            "state",
+            "step time",
+        ),
+        (
+            (
+                row.method,
+                _with_interval(row, mean_regret),
+                _with_interval(row, mean_worst_regret),
+                f"{profiles[row.method]:.2f}",
+                f"{row.num_diverged}/{row.num_runs}",
+                _trials_text(row),
+                f"{row.state_bytes:.0f}",
+                f"{row.step_time:.1f}",
+            )
+            for row in table
+        ),
+    )
+
+
+def _trials_text(row: Row) -> str:
+    trials = str(row.training_runs - 1)
+    return f"{trials} + {row.extra_steps} steps" if row.extra_steps else trials
+
+
+def _with_interval(row: Row, statistic: Any) -> str:
+    low, high = bootstrap_interval(row.regrets, statistic)
+    return f"{statistic(row.regrets):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _workload_table(plan: Plan, table: Sequence[Row]) -> str:
+    place = plan.scales.index(1.0)
+    medians = {row.method: _medians(row)[:, place] for row in table}
+    return markdown_table(
+        ("method", *plan.workloads),
+        (
+            (method, *(f"{value:.2f}" for value in values))
+            for method, values in medians.items()
+        ),
+    )
+
+
+def _medians(row: Row) -> Any:
+    import numpy as np
+
+    return np.median(row.regrets, 0)
+
+
+def _targets_table(plan: Plan, goals: Mapping[str, Target]) -> str:
+    return markdown_table(
+        (
+            "workload",
+            "network",
+            "optimizer",
+            "shared",
+            "steps",
+            "loss before",
+            "target",
+            "set by",
+        ),
+        (
+            (
+                name,
+                SUITE[name].kind,
+                SUITE[name].optimizer,
+                SUITE[name].shared or "nothing",
+                goals[name].num_steps,
+                f"{goals[name].initial:.3f}",
+                f"{goals[name].best:.4f}",
+                goals[name].baseline,
+            )
+            for name in plan.workloads
+        ),
+    )
+
+
+def _methods_table(plan: Plan) -> str:
+    return markdown_table(
+        ("method", "source", "its start", "at scale 1", "remark"),
+        (
+            (
+                name,
+                PEERS[name].source,
+                PEERS[name].start,
+                _centre_text(name),
+                PEERS[name].note,
+            )
+            for name in plan.methods
+        ),
+    )
+
+
+def _centre_text(name: str) -> str:
+    peer = PEERS[name]
+    if peer.is_tuned:
+        return "tuned"
+    if peer.default_start is None:
+        return "tuned constant rate"
+    return f"{peer.default_start:.3g}"
+
+
+def _made_with(records: Mapping[Any, Any]) -> str:
+    every = [record for cell in records.values() for record in cell]
+    texts = sorted({environment_text(r["environment"]) for r in every})
+    notes = sorted({r["data_note"] for r in every if r["data_note"]})
+    revisions = sorted(
+        {_short(str(r["environment"]["git_revision"])) for r in every}
+    )
+    lines = [
+        f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
+        f"{', '.join(revisions)}.",
+        *(f"Data: {note}." for note in notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _short(revision: str) -> str:
+    """Eight characters, and the mark of a changed checkout."""
+    return revision[:8] + "+" * revision.endswith("+")

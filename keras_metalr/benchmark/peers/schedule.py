@@ -1,0 +1,155 @@
+"""Makes all runs of a plan: cell by cell, in as many processes as asked for."""
+
+import itertools
+import statistics
+from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from keras_metalr.benchmark.experiment import JobProgress
+from keras_metalr.benchmark.peers.cell import missing_runs
+from keras_metalr.benchmark.peers.cell import read_runs
+from keras_metalr.benchmark.peers.cell import run_cell
+from keras_metalr.benchmark.peers.plan import Cell
+from keras_metalr.benchmark.peers.plan import Plan
+from keras_metalr.benchmark.peers.plan import sweep_cells
+from keras_metalr.benchmark.peers.plan import tuning_cells
+from keras_metalr.benchmark.peers.scores import counted_loss
+
+JOBLIB_BACKENDS = ("loky", "ray", "dask", "sequential")
+_MISSING = (
+    "The benchmark shares its runs out with joblib. Install it with "
+    '`pip install "keras_metalr[bench]"`.'
+)
+
+
+def make_all(
+    plan: Plan,
+    output: Path,
+    *,
+    num_processes: int = 1,
+    joblib_backend: str = "loky",
+    console: Console | None = None,
+) -> None:
+    """Tune what is tuned, then make the runs that are compared.
+
+    Runs that have a record are not made again, so an interrupted call goes on
+    where it was.
+
+    Args:
+        plan: `Plan`.
+        output: Path of the folder for the records.
+        num_processes: Integer (>= 1). Defaults to `1`.
+        joblib_backend: String, `"loky"` (processes of this machine), `"ray"` or
+            `"dask"` (a cluster that is already connected to), or
+            `"sequential"` (this process). Defaults to `"loky"`.
+        console: `rich.console.Console` for progress. Defaults to `None`, the
+            terminal.
+
+    Raises:
+        ImportError: If joblib is missing.
+        ValueError: If `joblib_backend` is unknown.
+    """
+    if joblib_backend not in JOBLIB_BACKENDS:
+        raise ValueError(
+            f"`joblib_backend` must be one of {JOBLIB_BACKENDS}. "
+            f"Received: joblib_backend={joblib_backend!r}."
+        )
+    console = console or Console()
+    make = _Maker(output, num_processes, joblib_backend, console)
+    make("tuning", tuning_cells(plan))
+    make("sweep", sweep_cells(plan, tuned_starts(plan, output)))
+
+
+def tuned_starts(plan: Plan, output: Path) -> dict[tuple[str, str], float]:
+    """The best start of every method that is tuned, by its trials' mean loss.
+
+    Args:
+        plan: `Plan`.
+        output: Path of the folder with the records of its trials.
+    """
+    best = {}
+    for cell in tuning_cells(plan):
+        records = sorted(
+            read_runs(cell, output),
+            key=lambda record: record["config"]["learning_rate"],
+        )
+        by_rate = itertools.groupby(
+            records, key=lambda record: record["config"]["learning_rate"]
+        )
+        means = {rate: _mean_loss(runs) for rate, runs in by_rate}
+        best[cell.workload, cell.method] = min(means, key=means.__getitem__)
+    return best
+
+
+def _mean_loss(records: Iterable[dict[str, Any]]) -> float:
+    return statistics.fmean(
+        counted_loss(
+            record["results"]["final_loss"], record["results"]["initial_loss"]
+        )
+        for record in records
+    )
+
+
+class _Maker:
+    """Shares cells out to processes, with a bar that says how long it takes."""
+
+    def __init__(
+        self, output: Path, num_processes: int, backend: str, console: Console
+    ) -> None:
+        self._output = output
+        self._num_processes = num_processes
+        self._backend = backend
+        self._console = console
+
+    def __call__(self, title: str, cells: Sequence[Cell]) -> None:
+        counts = {cell: len(missing_runs(cell, self._output)) for cell in cells}
+        weights = [float(counts[cell] or cell.num_runs) for cell in cells]
+        with JobProgress(self._console, weights) as progress:
+            for cell, weight in zip(cells, weights, strict=True):
+                if not counts[cell]:
+                    progress.found(weight)
+            missing = [cell for cell in cells if counts[cell]]
+            progress.start(title)
+            for cell in self._made(missing):
+                progress.made(float(counts[cell]))
+                progress.start(f"{title}: {cell.workload}, {cell.method}")
+
+    def _made(self, cells: Sequence[Cell]) -> Iterable[Cell]:
+        if self._backend == "sequential":
+            return (_run(cell, self._output) for cell in cells)
+        try:
+            import joblib
+        except ImportError as error:
+            raise ImportError(_MISSING) from error
+        if self._backend == "ray":
+            _register_ray()
+        is_local = self._backend == "loky"
+        parallel = joblib.Parallel(
+            n_jobs=self._num_processes,
+            backend=self._backend,
+            # Only joblib's own backends hand results over one by one.
+            return_as="generator_unordered" if is_local else "list",
+            batch_size=1,
+        )
+        return parallel(
+            joblib.delayed(_run)(cell, self._output) for cell in cells
+        )
+
+
+def _register_ray() -> None:
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise ImportError(
+            "The backend 'ray' needs Ray. Install it with `pip install ray`."
+        ) from error
+    register_ray()
+
+
+def _run(cell: Cell, output: Path) -> Cell:
+    run_cell(cell, output)
+    return cell

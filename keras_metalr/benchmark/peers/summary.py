@@ -1,0 +1,215 @@
+"""From the records of a plan to the figures of its tables. Pure."""
+
+import statistics
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.peers import scores
+from keras_metalr.benchmark.peers.plan import BASELINES
+from keras_metalr.benchmark.peers.plan import Plan
+
+Records = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a workload is measured against.
+
+    Args:
+        best: Float, median final loss of the best tuned baseline.
+        baseline: String, which that was.
+        initial: Float, median loss before training.
+        num_steps: Integer, steps of a run.
+    """
+
+    best: float
+    baseline: str
+    initial: float
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method did, over the workloads.
+
+    Args:
+        method: String.
+        regrets: Array of shape `(num_seeds, num_workloads, num_scales)`.
+        times: Array of shape `(num_workloads,)`, median steps to the target
+            from scale 1, those of a range test included; a miss is infinite.
+        num_diverged: Integer, runs that ended with a loss that is not finite.
+        num_runs: Integer, all runs of the sweep.
+        training_runs: Integer, what one result on a workload took: trials, and
+            the run itself.
+        extra_steps: Integer, steps of a range test.
+        state_bytes: Float, bytes of optimizer state a weight, on the workload
+            with the most weights: what does not grow with them fades there.
+        step_time: Float, time of a step, validation included and compiling
+            left out, over that with a constant rate; median over the
+            workloads.
+    """
+
+    method: str
+    regrets: np.ndarray
+    times: np.ndarray
+    num_diverged: int
+    num_runs: int
+    training_runs: int
+    extra_steps: int
+    state_bytes: float
+    step_time: float
+
+    @property
+    def sensitivity(self) -> float:
+        """Mean regret over workloads and starts, medians over the seeds."""
+        return mean_regret(self.regrets)
+
+    @property
+    def worst_start(self) -> float:
+        """Regret from the worst start, mean over the workloads."""
+        return mean_worst_regret(self.regrets)
+
+    @property
+    def by_scale(self) -> np.ndarray:
+        """Shape `(num_scales,)`: mean over workloads of medians over seeds."""
+        return np.median(self.regrets, 0).mean(0)
+
+
+def mean_regret(regrets: np.ndarray) -> float:
+    """Median over seeds (axis 0), then the mean of all."""
+    return float(np.median(regrets, 0).mean())
+
+
+def mean_worst_regret(regrets: np.ndarray) -> float:
+    """Median over seeds (axis 0), largest over scales (axis 2), mean."""
+    return float(np.median(regrets, 0).max(-1).mean())
+
+
+def targets(plan: Plan, records: Records) -> dict[str, Target]:
+    """The target of every workload: the best tuned baseline's median loss.
+
+    With an even number of seeds it is the higher of the two in the middle, so
+    that the baseline itself reaches it in more than half of its runs.
+
+    Args:
+        plan: `Plan`.
+        records: Mapping from (workload, method) to the records of its sweep.
+    """
+    found = {}
+    for workload in plan.workloads:
+        medians = {
+            method: statistics.median_high(
+                _losses(records[workload, method], 1.0)
+            )
+            for method in plan.methods
+            if method in BASELINES
+        }
+        baseline = min(medians, key=medians.__getitem__)
+        results = [r["results"] for r in records[workload, baseline]]
+        found[workload] = Target(
+            best=medians[baseline],
+            baseline=baseline,
+            initial=statistics.median(r["initial_loss"] for r in results),
+            num_steps=results[0]["num_steps"],
+        )
+    return found
+
+
+def rows(plan: Plan, records: Records) -> list[Row]:
+    """One row a method, the least sensitive first.
+
+    Args:
+        plan: `Plan`.
+        records: Mapping from (workload, method) to the records of its sweep.
+    """
+    goals = targets(plan, records)
+    made = [_row(plan, records, goals, method) for method in plan.methods]
+    return sorted(made, key=lambda row: row.sensitivity)
+
+
+def profile_scores(table: Sequence[Row]) -> dict[str, float]:
+    """AlgoPerf's score of every method, among those of the table."""
+    ratios = scores.time_ratios(np.stack([row.times for row in table]))
+    return {
+        row.method: scores.profile_score(ratio)
+        for row, ratio in zip(table, ratios, strict=True)
+    }
+
+
+def _row(
+    plan: Plan, records: Records, goals: Mapping[str, Target], method: str
+) -> Row:
+    peer = PEERS[method]
+    cells = [records[workload, method] for workload in plan.workloads]
+    every = [record["results"] for cell in cells for record in cell]
+    finals = np.array([result["final_loss"] for result in every], "float64")
+    step_times = [
+        _median(cell, "step_seconds")
+        / _median(records[workload, BASELINES[0]], "step_seconds")
+        for workload, cell in zip(plan.workloads, cells, strict=True)
+    ]
+    largest = max(cells, key=lambda cell: cell[0]["results"]["num_weights"])
+    return Row(
+        method=method,
+        regrets=_regrets(plan, records, goals, method),
+        times=np.array(
+            [
+                peer.extra_steps + _time(cell, goals[workload].best)
+                for workload, cell in zip(plan.workloads, cells, strict=True)
+            ]
+        ),
+        num_diverged=int(np.sum(~np.isfinite(finals))),
+        num_runs=len(every),
+        training_runs=1 + plan.num_trials * peer.is_tuned,
+        extra_steps=peer.extra_steps,
+        state_bytes=_median(largest, "state_bytes_per_weight"),
+        step_time=statistics.median(step_times),
+    )
+
+
+def _regrets(
+    plan: Plan, records: Records, goals: Mapping[str, Target], method: str
+) -> np.ndarray:
+    shape = plan.seeds, len(plan.workloads), len(plan.scales)
+    regrets = np.full(shape, np.nan)
+    for number, workload in enumerate(plan.workloads):
+        for record in records[workload, method]:
+            config, results = record["config"], record["results"]
+            place = plan.scales.index(config["scale"])
+            regrets[config["seed"], number, place] = scores.regret(
+                results["final_loss"],
+                results["initial_loss"],
+                goals[workload].best,
+            )
+    return regrets
+
+
+def _losses(records: Sequence[Mapping[str, Any]], scale: float) -> list[float]:
+    return [
+        scores.counted_loss(
+            record["results"]["final_loss"], record["results"]["initial_loss"]
+        )
+        for record in records
+        if record["config"]["scale"] == scale
+    ]
+
+
+def _time(records: Sequence[Mapping[str, Any]], target: float) -> float:
+    times = [
+        scores.steps_to_target(
+            record["history"]["step"], record["history"]["val_loss"], target
+        )
+        for record in records
+        if record["config"]["scale"] == 1.0
+    ]
+    return float(np.median(times))
+
+
+def _median(records: Sequence[Mapping[str, Any]], name: str) -> float:
+    values = [record["results"][name] for record in records]
+    return float(np.nanmedian(values))

@@ -1,0 +1,113 @@
+"""Rates and rules, against values worked out by hand."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_metalr.benchmark.competitors import greedy as greedy_module
+from keras_metalr.benchmark.competitors import rate_finder
+from keras_metalr.benchmark.competitors import rate_rules
+from keras_metalr.benchmark.competitors.steered_optimizer import (
+    SteeredOptimizer,
+)
+
+
+def rates_of(rule, start, losses):
+    memory = [ops.convert_to_tensor(value) for value in rule.init()]
+    rates = []
+    for step, loss in enumerate(losses):
+        rate, memory = rule.update(
+            memory,
+            ops.convert_to_tensor(np.float32(start)),
+            ops.convert_to_tensor(np.float32(step)),
+            ops.convert_to_tensor(np.float32(loss)),
+        )
+        rates.append(float(ops.convert_to_numpy(rate)))
+    return rates
+
+
+def test_warmup_cosine_by_hand():
+    # 2 steps of warmup, then half a cosine over 8 steps, from its top.
+    rates = rates_of(rate_rules.warmup_cosine(10, 0.2), 2.0, [0.0] * 11)
+    cosine = [1.0 + math.cos(math.pi * k / 8) for k in range(9)]
+    np.testing.assert_allclose(rates, [1.0, 2.0, *cosine], atol=1e-6)
+
+
+def test_warmup_linear_by_hand():
+    rates = rates_of(rate_rules.warmup_linear(6, 1 / 3), 3.0, [0.0] * 7)
+    expected = [1.5, 3.0, 3.0, 2.25, 1.5, 0.75, 0.0]
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
+def test_one_cycle_peaks_at_the_start_and_ends_at_nothing():
+    num_steps = 40
+    rates = rates_of(rate_rules.one_cycle(num_steps), 1.0, [0.0] * 41)
+    assert rates[0] == pytest.approx(1 / 25)
+    assert int(np.argmax(rates)) == rate_rules.one_cycle_peak(num_steps) == 10
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(1e-5, rel=0.1)
+    assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)
+
+
+def test_greedy_by_hand():
+    # A window of 2, patience 1, factor 1/2; means: 8, 6, 3, 3, 4, 5, ...
+    # better, better (> 1: up), better, not, not (> 1: down), not, not (down).
+    rule = greedy_module.greedy(
+        factor=0.5, patience=1, window=2, min_rate=0.001, max_rate=8.0
+    )
+    losses = [8.0, 4.0, 2.0, 4.0, 4.0, 6.0, 6.0, 6.0]
+    rates = rates_of(rule, 1.0, losses)
+    assert rates == [1.0, 1.0, 2.0, 2.0, 2.0, 1.0, 1.0, 0.5]
+
+
+def test_greedy_keeps_to_its_limits():
+    rule = greedy_module.greedy(
+        factor=0.5, patience=0, window=1, min_rate=0.2, max_rate=3.0
+    )
+    falling = rates_of(rule, 1.0, [5.0, 4.0, 3.0, 2.0, 1.0])
+    assert falling == [1.0, 2.0, 3.0, 3.0, 3.0]
+    rising = rates_of(rule, 1.0, [5.0, 6.0, 7.0, 8.0, 9.0])
+    # The first loss is better than none.
+    np.testing.assert_allclose(rising, [1.0, 2.0, 1.0, 0.5, 0.25])
+    assert rates_of(rule, 10.0, [5.0, 4.0, 3.0]) == [10.0, 10.0, 10.0]
+
+
+def test_greedy_refuses_a_factor_that_is_none():
+    with pytest.raises(ValueError, match=r"factor=1\.0"):
+        greedy_module.greedy(factor=1.0)
+
+
+def test_suggested_rate_is_a_tenth_of_the_best():
+    rates = rate_finder.sweep_rates(1e-7, 9)
+    np.testing.assert_allclose(rates, 10.0 ** np.arange(-7, 2), rtol=1e-9)
+    # The mean is lowest at the sixth loss, which the fifth rate (1e-3) led to.
+    losses = [4.0, 4.0, 4.0, 3.0, 2.0, 0.1, 9.0, 90.0, 900.0]
+    assert rate_finder.suggest_rate(rates, losses) == pytest.approx(1e-4)
+    assert rate_finder.suggest_rate(rates, [math.nan]) == rates[0]
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50))
+def test_smoothed_losses_stay_within_what_was_seen(losses):
+    means = rate_finder.smoothed(losses)
+    assert means[0] == pytest.approx(losses[0])
+    assert len(means) <= len(losses)
+    assert min(losses) * 0.999 <= min(means)
+    assert max(means) <= max(losses) * 1.001
+
+
+def test_steered_optimizer_takes_the_steps_of_the_rule():
+    variable = keras.Variable([1.0], dtype="float32")
+    rule = rate_rules.warmup_linear(4, 0.25)
+    optimizer = SteeredOptimizer(keras.optimizers.SGD(9.9), rule, 0.5)
+    optimizer.build([variable])
+    for _ in range(4):
+        optimizer.apply([ops.convert_to_tensor([1.0])], [variable])
+    # Rates: 0.5 (warmup of 1 step), then 3/3, 2/3 and 1/3 of it.
+    moved = 0.5 * (1.0 + 1.0 + 2 / 3 + 1 / 3)
+    value = ops.convert_to_numpy(variable.value)
+    np.testing.assert_allclose(value, [1.0 - moved], rtol=1e-5)
