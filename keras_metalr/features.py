@@ -159,9 +159,9 @@ def update_summary(
         _EMA["trust_mean"] * summary["trust_mean"]
         + (1.0 - _EMA["trust_mean"]) * interval["trust_ratio"]
     )
-    new["trust_mean"] = ops.where(
-        interval["trust_valid"] > 0.5, trust, summary["trust_mean"]
-    )
+    # A step too short to be measured reads as 1, else a low mean would stay low
+    # once it has brought the rate down, and bring it down for ever.
+    new["trust_mean"] = trust
     new["decisions"] = summary["decisions"] + 1.0
     return new
 

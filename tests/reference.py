@@ -314,7 +314,7 @@ def _features_at(
         / step["learning_rate"][-1]
     )
     ratios = step["trust_ratio"][interval - 1 :: interval]
-    trust = ema([1.0, *ratios[np.isfinite(ratios)]], 0.6)
+    trust = ema([1.0, *np.nan_to_num(ratios, nan=1.0)], 0.6)
     deviation = _deviation(loss)
     return [
         progress - 0.5,

@@ -242,7 +242,7 @@ def test_rate_that_moves_stays_within_the_limits(
 def test_loss_after_that_was_not_measured():
     new, row = decided(count(start(trust_mean=0.9)), loss_after=np.nan)
     assert math.isnan(row["trust_ratio"])
-    assert new["trust_mean"] == pytest.approx(0.9)
+    assert new["trust_mean"] == pytest.approx(0.6 * 0.9 + 0.4)
 
 
 def test_loss_after_that_overflowed_is_the_worst_there_is():
