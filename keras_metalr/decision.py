@@ -193,7 +193,7 @@ def decide(
     known = scalars["interval_steps"] > 0.5
     scalars = {**scalars, "promised_drop": promised_drop}
     ratio, valid = _trust(scalars, loss_after, resolution)
-    summary = _summarize(scalars, ratio, valid)
+    summary = _summarize(scalars, ratio)
     summary = {
         key: ops.where(known, value, scalars[key])
         for key, value in summary.items()
@@ -275,7 +275,7 @@ def _trust(
     return ops.where(valid > 0.5, ratio, 1.0), valid
 
 
-def _summarize(scalars: Scalars, ratio: Tensor, valid: Tensor) -> Scalars:
+def _summarize(scalars: Scalars, ratio: Tensor) -> Scalars:
     steps = ops.maximum(scalars["interval_steps"], 1.0)
     updates = ops.maximum(scalars["interval_updates"], 1.0)
     interval = {
@@ -285,7 +285,6 @@ def _summarize(scalars: Scalars, ratio: Tensor, valid: Tensor) -> Scalars:
         "log_update_ratio": scalars["interval_log_update_ratio"] / updates,
         "log_rate": ops.log(ops.maximum(scalars["learning_rate"], TINY)),
         "trust_ratio": ratio,
-        "trust_valid": valid,
     }
     summary = {key: scalars[key] for key in SUMMARY_INITIAL}
     return update_summary(summary, interval)

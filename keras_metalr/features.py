@@ -122,8 +122,8 @@ def update_summary(
             only read here.
         interval: Dict of float32 scalars, means over the steps since the last
             decision: `loss`, `log_gradient_norm`, `cosine`,
-            `log_update_ratio` (log of `||u|| / ||w||`); and `log_rate`, the
-            `trust_ratio` and its `trust_valid` (0 or 1) of the last step.
+            `log_update_ratio` (log of `||u|| / ||w||`); and of the last step
+            `log_rate` and `trust_ratio`, 1 where it could not be measured.
 
     Returns:
         The new summary, a dict with the same keys.
@@ -155,13 +155,12 @@ def update_summary(
     move("log_rate_mean", log_rate)
     new["log_rate_max"] = ops.maximum(summary["log_rate_max"], log_rate)
     new["log_update_ratio"] = interval["log_update_ratio"]
-    trust = (
+    # A step too short to be measured reads as 1, else a low mean would stay low
+    # once it has brought the rate down, and bring it down for ever.
+    new["trust_mean"] = (
         _EMA["trust_mean"] * summary["trust_mean"]
         + (1.0 - _EMA["trust_mean"]) * interval["trust_ratio"]
     )
-    # A step too short to be measured reads as 1, else a low mean would stay low
-    # once it has brought the rate down, and bring it down for ever.
-    new["trust_mean"] = trust
     new["decisions"] = summary["decisions"] + 1.0
     return new
 

@@ -27,7 +27,6 @@ INTERVAL_KEYS = (
     "log_update_ratio",
     "log_rate",
     "trust_ratio",
-    "trust_valid",
 )
 VALIDATION_FEATURES = (
     "validated",
@@ -170,7 +169,6 @@ def summaries_of(signals, interval, validations=()):
                     "log_update_ratio": np.log(sizes[part]).mean(),
                     "log_rate": np.log(signals["learning_rate"][end - 1]),
                     "trust_ratio": np.nan_to_num(ratio, nan=1.0),
-                    "trust_valid": float(np.isfinite(ratio)),
                 }
             ),
         )
@@ -233,7 +231,6 @@ def test_values_worked_out_by_hand():
         "log_update_ratio": math.log(0.01),
         "log_rate": math.log(0.01),
         "trust_ratio": 0.5,
-        "trust_valid": 1.0,
     }
     summary = update_summary(summary, tensors(interval))
     vector = as_numpy(features(summary, tensor(0.01), tensor(100.0)))
@@ -276,7 +273,7 @@ def test_trust_comes_back_where_it_cannot_be_measured():
     # Else a rate that low trust has brought down would never rise again.
     summary = {**scenario_summary(), "trust_mean": -2.0}
     interval = dict.fromkeys(INTERVAL_KEYS, 0.5)
-    interval |= {"trust_ratio": 1.0, "trust_valid": 0.0}
+    interval["trust_ratio"] = 1.0
     for _ in range(10):
         new = update_summary(tensors(summary), tensors(interval))
         summary = {key: float(value) for key, value in new.items()}

@@ -49,7 +49,6 @@ class Simulation:
                     "cosine": 0.0,
                     "log_update_ratio": 0.0,
                     "trust_ratio": 1.0,
-                    "trust_valid": 1.0,
                 },
                 self.num_runs,
             )
