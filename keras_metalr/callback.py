@@ -74,7 +74,7 @@ class MetaLR(keras.callbacks.Callback):
         feedback: Boolean or `None`. Whether the controller also learns within
             the run, from the cosine of the gradient with the updates before it
             (`keras_metalr.update_rule.corrected_bias`). `None` is `False`: it
-            was measured to be no better (docs/design.md). Defaults to `None`.
+            has not been measured to be better. Defaults to `None`.
         experience_dir: String, path or `None`, a folder in which runs of one
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the

@@ -7,24 +7,9 @@ import numpy as np
 
 from keras_metalr.controller import Controller
 
-# Labels are e-folds of the rate; beyond this the increment is at its limit.
-LABEL_LIMIT = 3.0
 # Features are of order one; what varies less than this in all the runs holds no
 # information, and dividing by its spread would only blow up its rounding.
 MIN_SPREAD = 0.01
-
-
-def wanted_output(
-    target_log_rate: np.ndarray, log_rate: np.ndarray
-) -> np.ndarray:
-    """What the controller should answer: e-folds to go, within [-3, 3].
-
-    Args:
-        target_log_rate: Array, log of the rate that would have been right.
-        log_rate: Array, log of the rate that was.
-    """
-    gap = np.asarray(target_log_rate) - np.asarray(log_rate)
-    return np.clip(gap, -LABEL_LIMIT, LABEL_LIMIT).astype("float32")
 
 
 def fit_on_states(

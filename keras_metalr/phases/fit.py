@@ -9,12 +9,13 @@ import numpy as np
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.fitting import fit_on_states
-from keras_metalr.fitting import wanted_output
 from keras_metalr.phases.collect import Run
 
 # The rate that is right at progress p is the one that won, times the annealing
 # left: 1 - p, and never less than this.
 ANNEAL_FLOOR = 0.01
+# Labels are e-folds of the rate; beyond this the increment is at its limit.
+LABEL_LIMIT = 3.0
 
 
 def labels(run: Run, best_rate: float) -> np.ndarray:
@@ -34,9 +35,8 @@ def labels(run: Run, best_rate: float) -> np.ndarray:
     """
     progress = run.trace["progress"] + 0.5
     annealing = np.maximum(1.0 - progress, ANNEAL_FLOOR)
-    return wanted_output(
-        np.log(best_rate * annealing), np.log(run.trace["learning_rate"])
-    )
+    gap = np.log(best_rate * annealing) - np.log(run.trace["learning_rate"])
+    return np.clip(gap, -LABEL_LIMIT, LABEL_LIMIT).astype("float32")
 
 
 def best_rates(runs: Sequence[Run]) -> dict[tuple[str, int], float]:

@@ -62,14 +62,7 @@ def warmup_cosine(
         warmup_fraction: Float in [0, 1), the part that warms up. Defaults to
             `0.1`.
     """
-    warmup = max(1, round(warmup_fraction * num_steps))
-
-    def shape(step: Tensor) -> Tensor:
-        after = _progress(step, warmup, num_steps)
-        cosine = 0.5 * (1.0 + ops.cos(math.pi * after))
-        return ops.minimum((step + 1.0) / warmup, 1.0) * cosine
-
-    return shaped(shape)
+    return _warmup_then(_half_cosine, num_steps, warmup_fraction)
 
 
 def warmup_linear(
@@ -82,13 +75,7 @@ def warmup_linear(
         warmup_fraction: Float in [0, 1), the part that warms up. Defaults to
             `0.1`.
     """
-    warmup = max(1, round(warmup_fraction * num_steps))
-
-    def shape(step: Tensor) -> Tensor:
-        after = _progress(step, warmup, num_steps)
-        return ops.minimum((step + 1.0) / warmup, 1.0) * (1.0 - after)
-
-    return shaped(shape)
+    return _warmup_then(lambda after: 1.0 - after, num_steps, warmup_fraction)
 
 
 def one_cycle(num_steps: int) -> RateRule:
@@ -106,7 +93,7 @@ def one_cycle(num_steps: int) -> RateRule:
         low = 1.0 / ONE_CYCLE_DIVISOR
         up = 0.5 * (1.0 - ops.cos(math.pi * ops.minimum(step / peak, 1.0)))
         after = _progress(step, peak, num_steps)
-        down = 0.5 * (1.0 + ops.cos(math.pi * after))
+        down = _half_cosine(after)
         rising = low + (1.0 - low) * up
         falling = ONE_CYCLE_END + (1.0 - ONE_CYCLE_END) * down
         return ops.where(step < peak, rising, falling)
@@ -117,6 +104,24 @@ def one_cycle(num_steps: int) -> RateRule:
 def one_cycle_peak(num_steps: int) -> int:
     """The step (from 0) at which `one_cycle` gives the start itself."""
     return max(1, round(ONE_CYCLE_WARMUP * num_steps))
+
+
+def _warmup_then(
+    fall: Callable[[Tensor], Tensor], num_steps: int, warmup_fraction: float
+) -> RateRule:
+    """A linear warmup, then `fall` of the share of the rest that is over."""
+    warmup = max(1, round(warmup_fraction * num_steps))
+
+    def shape(step: Tensor) -> Tensor:
+        after = _progress(step, warmup, num_steps)
+        return ops.minimum((step + 1.0) / warmup, 1.0) * fall(after)
+
+    return shaped(shape)
+
+
+def _half_cosine(share: Tensor) -> Tensor:
+    """From 1 at 0 down to 0 at 1."""
+    return 0.5 * (1.0 + ops.cos(math.pi * share))
 
 
 def _progress(step: Tensor, begin: int, end: int) -> Tensor:

@@ -128,14 +128,9 @@ def time_ratios(times: np.ndarray) -> np.ndarray:
     Returns:
         Array of the same shape. Where every method missed, all are infinite.
     """
-    fastest = np.min(times, axis=0)
-    ratios = np.full(times.shape, np.inf)
+    missed = np.full(times.shape, np.inf)
     known = np.isfinite(times)
-    divided = np.where(known, times, 0.0) / np.where(
-        np.isfinite(fastest), fastest, 1.0
-    )
-    ratios[known] = divided[known]
-    return ratios
+    return np.divide(times, np.min(times, axis=0), out=missed, where=known)
 
 
 def bootstrap_interval(
