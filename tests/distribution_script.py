@@ -93,8 +93,8 @@ def main() -> None:
                 "plain on two": _train(two, metalr=False),
                 "metalr on one": _train(one, metalr=True),
                 "metalr on two": _train(two, metalr=True),
-                "moving on one": _train(one, metalr=True, output=-0.5),
-                "moving on two": _train(two, metalr=True, output=-0.5),
+                "moving on one": _train(one, metalr=True, output=0.5),
+                "moving on two": _train(two, metalr=True, output=0.5),
             }
         )
     )
