@@ -99,7 +99,9 @@ class CoordinateSample:
                 tensors, self._positions, self._counts, strict=True
             )
         ]
-        values = parts[0] if len(parts) == 1 else backend.concatenate(parts)
+        # A copy even of a single one: torch updates a weight in place, and what
+        # it was before is measured against what it becomes.
+        values = backend.concatenate(parts)
         if self._is_exhaustive:
             return values
         return values * ops.convert_to_tensor(self._scale)

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_metalr import backend
 from keras_metalr.signals import SAMPLE_SIZE
 from keras_metalr.signals import CoordinateSample
 from keras_metalr.signals import inner_products
@@ -275,6 +277,20 @@ def test_cosine_of_nothing_is_zero(gradient, last):
     w = ops.ones((3,))
     signals = step_signals(gradient * w, w, w, w, last * w)
     assert float(signals["cosine"]) == 0.0
+
+
+def test_what_was_gathered_stays_when_the_only_weight_moves():
+    weight = keras.Variable(np.array([3.0, -2.0, 0.5], "float32"))
+    gathered = CoordinateSample([(3,)]).gather([weight])
+    with backend.measuring():
+        # As optimizers do it on each backend; on torch that is in place.
+        keras.optimizers.SGD(1.0).apply([ops.ones((3,))], [weight])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(gathered), [3.0, -2.0, 0.5]
+    )
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(weight.value), [2.0, -3.0, -0.5]
+    )
 
 
 # -- The trust ratio. -------------------------------------------------------
