@@ -26,9 +26,9 @@ from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
 from keras_metalr.signals import CoordinateSample
 from keras_metalr.signals import inner_products
-from keras_metalr.signals import norm
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
+from keras_metalr.signals import weight_norm
 from keras_metalr.step_context import StepContext
 from keras_metalr.update_rule import bound
 
@@ -108,7 +108,7 @@ class RunControl:
                 scalars = safe_start.begin(
                     scalars,
                     first,
-                    norm(weights),
+                    weight_norm(weights, self.sample.num_coordinates),
                     gradient_norm,
                     self._log_base(),
                     self.sample.num_coordinates,
@@ -160,6 +160,7 @@ class RunControl:
                 weights,
                 before["start"],
                 last_update,
+                self.sample.num_coordinates,
             )
             measured["loss"] = before["loss"]
             measured["gradient_norm"] = before["gradient_norm"]
@@ -176,11 +177,7 @@ class RunControl:
             )
             if self._starting():
                 scalars = safe_start.advance(
-                    scalars,
-                    measured,
-                    moved,
-                    self.sample.num_coordinates,
-                    self._accumulation_steps,
+                    scalars, measured, moved, self._accumulation_steps
                 )
             state.write(scalars)
             state.start.assign(before["start"])

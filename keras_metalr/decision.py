@@ -18,9 +18,11 @@ from keras_metalr import guard as guard_rule
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
+from keras_metalr.features import trust
 from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
 from keras_metalr.signals import TINY
+from keras_metalr.signals import shortfall
 from keras_metalr.signals import trust_ratio
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
@@ -183,7 +185,7 @@ def decide(
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
-        rule: Callable from output and mean trust ratio to the change of the
+        rule: Callable from output and trust to the change of the
             log rate. Defaults to `update_rule.increment`.
 
     Returns:
@@ -193,7 +195,7 @@ def decide(
     known = scalars["interval_steps"] > 0.5
     scalars = {**scalars, "promised_drop": promised_drop}
     ratio, valid = _trust(scalars, loss_after, resolution)
-    summary = _summarize(scalars, ratio)
+    summary = _summarize(scalars, loss_after, resolution)
     summary = {
         key: ops.where(known, value, scalars[key])
         for key, value in summary.items()
@@ -207,7 +209,7 @@ def decide(
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    moved = ops.where(free, rule(output, summary["trust_mean"]), 0.0)
+    moved = ops.where(free, rule(output, trust(summary)), 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
 
@@ -275,16 +277,29 @@ def _trust(
     return ops.where(valid > 0.5, ratio, 1.0), valid
 
 
-def _summarize(scalars: Scalars, ratio: Tensor) -> Scalars:
+def _summarize(
+    scalars: Scalars, loss_after: Tensor, resolution: float
+) -> Scalars:
     steps = ops.maximum(scalars["interval_steps"], 1.0)
     updates = ops.maximum(scalars["interval_updates"], 1.0)
+    loss = scalars["interval_loss"] / steps
+    promised, lost = shortfall(
+        ops.where(scalars["finite"] > 0.5, scalars["step_loss"], float("nan")),
+        loss_after,
+        scalars["promised_drop"],
+        ops.abs(
+            ops.where(scalars["decisions"] > 0.5, scalars["loss_first"], loss)
+        ),
+        resolution,
+    )
     interval = {
-        "loss": scalars["interval_loss"] / steps,
+        "loss": loss,
         "log_gradient_norm": scalars["interval_log_gradient_norm"] / steps,
         "cosine": scalars["interval_cosine"] / steps,
         "log_update_ratio": scalars["interval_log_update_ratio"] / updates,
         "log_rate": ops.log(ops.maximum(scalars["learning_rate"], TINY)),
-        "trust_ratio": ratio,
+        "promised_drop": promised,
+        "shortfall": lost,
     }
     summary = {key: scalars[key] for key in SUMMARY_INITIAL}
     return update_summary(summary, interval)

@@ -16,7 +16,7 @@ from keras import ops
 
 Tensor = Any
 
-FEATURE_VERSION = 2
+FEATURE_VERSION = 3
 FEATURE_LIMIT = 4.0
 TINY = 1e-30
 
@@ -52,7 +52,7 @@ FEATURES = (
     Feature("travel", "||w - w0|| / ||w|| - 0.5", "far from the start"),
     Feature(
         "trust",
-        "(log(clip(1 - EMA 0.6 of trust ratio, 0.003, 2)) + 2.5) / 1.5",
+        "(log(clip(1 - trust, 0.003, 2)) + 2.5) / 1.5",
         "curvature met by the step; 0: near the edge",
     ),
     # All 0 where `fit` has no validation data.
@@ -80,8 +80,12 @@ _EMA = {
     "log_gradient_fast": 0.8,
     "log_gradient_slow": 0.96,
     "log_rate_mean": 0.96,
-    "trust_mean": 0.6,
+    "trust": 0.8,
 }
+
+# A drop in loss as small as this share of the first loss is no evidence: trust
+# starts at 1, and comes back to 1 where steps are too short to be measured.
+TRUST_PRIOR = 1e-3
 
 SUMMARY_INITIAL: dict[str, float] = {
     "decisions": 0.0,
@@ -98,7 +102,8 @@ SUMMARY_INITIAL: dict[str, float] = {
     "log_rate_mean": 0.0,
     "log_rate_max": -1e9,
     "log_update_ratio": 0.0,
-    "trust_mean": 1.0,
+    "promised_mean": 0.0,
+    "shortfall_mean": 0.0,
     "max_distance": 0.0,
     "distance": 0.0,
     "weight_norm": 0.0,
@@ -123,7 +128,8 @@ def update_summary(
         interval: Dict of float32 scalars, means over the steps since the last
             decision: `loss`, `log_gradient_norm`, `cosine`,
             `log_update_ratio` (log of `||u|| / ||w||`); and of the last step
-            `log_rate` and `trust_ratio`, 1 where it could not be measured.
+            `log_rate`, and `promised_drop` and `shortfall` as
+            `signals.shortfall` returns them.
 
     Returns:
         The new summary, a dict with the same keys.
@@ -155,11 +161,18 @@ def update_summary(
     move("log_rate_mean", log_rate)
     new["log_rate_max"] = ops.maximum(summary["log_rate_max"], log_rate)
     new["log_update_ratio"] = interval["log_update_ratio"]
-    # A step too short to be measured reads as 1, else a low mean would stay low
-    # once it has brought the rate down, and bring it down for ever.
-    new["trust_mean"] = (
-        _EMA["trust_mean"] * summary["trust_mean"]
-        + (1.0 - _EMA["trust_mean"]) * interval["trust_ratio"]
+    # What is promised goes with the rate, and what falls short with its square.
+    # At the new rate, the steps before would have promised so much:
+    slower = ops.exp(ops.clip(summary["log_rate"] - log_rate, -20.0, 20.0))
+    slower = ops.where(first, 1.0, slower)
+    decay = _EMA["trust"]
+    new["promised_mean"] = (
+        decay * slower * summary["promised_mean"]
+        + (1.0 - decay) * interval["promised_drop"]
+    )
+    new["shortfall_mean"] = (
+        decay * summary["shortfall_mean"]
+        + (1.0 - decay) * interval["shortfall"]
     )
     new["decisions"] = summary["decisions"] + 1.0
     return new
@@ -207,6 +220,31 @@ def loss_deviation(summary: dict[str, Tensor]) -> Tensor:
     return summary["loss_deviation"] / gathered
 
 
+def trust(summary: dict[str, Tensor]) -> Tensor:
+    """How far the gradient is to be trusted at the present rate.
+
+    The mean drop in loss over the mean promised drop (`signals.shortfall`), and
+    not the mean of their ratios (`signals.trust_ratio`): where a batch has
+    little to promise, its ratio is noise.
+
+    Both means are brought to the present rate first, as if the loss were a
+    quadratic: promises then go with the rate and shortfalls with its square, so
+    that a rate that has just doubled has twice the distrust, not in some
+    decisions' time but now.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+
+    Returns:
+        Scalar float32 in [-2, 2]; 1 while nothing has been measured.
+    """
+    prior = TRUST_PRIOR * ops.abs(summary["loss_first"]) + TINY
+    promised = ops.maximum(summary["promised_mean"], 0.0) + prior
+    value = 1.0 - summary["shortfall_mean"] / promised
+    value = ops.where(ops.isfinite(value), value, -2.0)
+    return ops.clip(value, -2.0, 2.0)
+
+
 def features(
     summary: dict[str, Tensor], progress: Tensor, num_decisions: Tensor
 ) -> Tensor:
@@ -227,7 +265,7 @@ def features(
         - 0.5 * ops.log(s["sum_direction_squared"] + TINY)
         - s["log_rate"]
     )
-    curvature = ops.clip(1.0 - s["trust_mean"], 0.003, 2.0)
+    curvature = ops.clip(1.0 - trust(s), 0.003, 2.0)
     values = {
         "progress": progress - 0.5,
         "time_left": 0.5 * ops.log(ops.maximum(1.0 - progress, 0.0) + 0.01),

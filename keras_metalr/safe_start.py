@@ -29,7 +29,7 @@ def begin(
     Args:
         scalars: Dict with the keys of `decision.INITIAL`.
         first: Scalar boolean, whether this is the first step.
-        weight_norm: Scalar, Euclidean norm of the weights before the step.
+        weight_norm: Scalar, see `signals.weight_norm`, before the step.
         gradient_norm: Scalar, Euclidean norm of the gradient.
         log_base: Scalar, log of the user's rate.
         num_coordinates: Integer, number of trainable weights.
@@ -49,7 +49,6 @@ def advance(
     scalars: Scalars,
     measured: Scalars,
     moved: Tensor,
-    num_coordinates: int,
     accumulation_steps: int = 1,
 ) -> Scalars:
     """After a step, bring the update nearer to the length it should have.
@@ -58,16 +57,13 @@ def advance(
         scalars: Dict with the keys of `decision.INITIAL`.
         measured: Dict of scalars, `update_norm` and `weight_norm` of the step.
         moved: Scalar float32, 1 where the step moved the weights, else 0.
-        num_coordinates: Integer, number of trainable weights.
         accumulation_steps: Integer (>= 1), batches to one weight update.
             Defaults to `1`.
 
     Returns:
         The new scalars; nothing changes once the safe start is over.
     """
-    factor, done = ramp(
-        measured["update_norm"], measured["weight_norm"], num_coordinates
-    )
+    factor, done = ramp(measured["update_norm"], measured["weight_norm"])
     limit = START_STEPS * accumulation_steps
     active = scalars["ramping"] * moved
     steps = scalars["ramp_steps"] + scalars["ramping"]

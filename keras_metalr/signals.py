@@ -11,6 +11,7 @@ Two kinds of measurement, chosen by what each costs:
   is free and its relative error is `CoordinateSample.relative_error`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ Tensor = Any
 SAMPLE_SIZE = 8192
 MIN_PER_VARIABLE = 64
 TINY = 1e-30
+# Weights that start at zero have no scale of their own: take so much for each.
+SMALLEST_WEIGHT = 0.01
 
 
 class CoordinateSample:
@@ -167,12 +170,25 @@ def norm(values: Tensor) -> Tensor:
     return ops.sqrt(ops.sum(ops.square(values)))
 
 
+def weight_norm(weights: Tensor, num_coordinates: int) -> Tensor:
+    """The length of all weights, the ruler of their updates, scalar.
+
+    Args:
+        weights: Weights, shape `(size,)`, as a `CoordinateSample` gathers them.
+        num_coordinates: Integer, number of all weights: they count as at least
+            0.01 each (root mean square).
+    """
+    smallest = SMALLEST_WEIGHT * math.sqrt(num_coordinates)
+    return ops.maximum(norm(weights), smallest)
+
+
 def step_signals(
     gradient: Tensor,
     before: Tensor,
     after: Tensor,
     start: Tensor,
     last_update: Tensor,
+    num_coordinates: int,
 ) -> dict[str, Tensor]:
     """Signals of one optimizer step, from what a `CoordinateSample` gathered.
 
@@ -182,17 +198,19 @@ def step_signals(
         after: Weights after the step, shape `(size,)`, float32.
         start: Weights at the start of the run, shape `(size,)`, float32.
         last_update: Update of the step before, shape `(size,)`, float32.
+        num_coordinates: Integer, number of all weights.
 
     Returns:
-        Dict of float32 scalars: `weight_norm`, `update_norm`, `distance` (from
-        the start), and `cosine` (in [-1, 1]) of the negative gradient with the
-        last update: positive where the last step could have been longer.
+        Dict of float32 scalars: `weight_norm` (see there), `update_norm`,
+        `distance` (from the start), and `cosine` (in [-1, 1]) of the negative
+        gradient with the last update: positive where the last step could have
+        been longer.
     """
     update = after - before
     overlap = -ops.sum(gradient * last_update)
     lengths = norm(gradient) * norm(last_update)
     return {
-        "weight_norm": norm(after),
+        "weight_norm": weight_norm(after, num_coordinates),
         "update_norm": norm(update),
         "distance": norm(after - start),
         "cosine": ops.where(
@@ -232,3 +250,45 @@ def trust_ratio(
     ratio = ops.where(ops.isfinite(ratio), ops.clip(ratio, -2.0, 2.0), -2.0)
     valid = ops.logical_and(resolved, ops.isfinite(loss_before))
     return ops.where(valid, ratio, 1.0), ops.cast(valid, "float32")
+
+
+def shortfall(
+    loss_before: Tensor,
+    loss_after: Tensor,
+    promised_drop: Tensor,
+    scale: Tensor,
+    resolution: float = 1.2e-5,
+) -> tuple[Tensor, Tensor]:
+    """What a step promised, and how much of that did not come.
+
+    For running means of both, whose ratio is the trust of many steps: other
+    than in a mean of ratios, steps uphill (momentum takes them) count too, and
+    a batch counts by how much it has to say.
+
+    Args:
+        loss_before: Scalar, the batch's loss before the update.
+        loss_after: Scalar, the same batch's loss after it.
+        promised_drop: Scalar, `-(gradient . update)` over all coordinates.
+        scale: Scalar (>= 0), largest promise that counts in full, such as the
+            first loss of the run: one step must not drown all others.
+        resolution: Float, smallest promised drop relative to the loss that the
+            arithmetic resolves. Defaults to `1.2e-5` (float32).
+
+    Returns:
+        Tuple `(promised, shortfall)` of scalars, in units of the loss:
+        `promised` in [-scale, scale], and `shortfall` in the same proportion
+        to it as what was measured, within -1 and 3 times its size. Both 0 for
+        a step that cannot be measured.
+    """
+    size = ops.abs(promised_drop)
+    known = ops.logical_and(
+        size > resolution * ops.abs(loss_before), ops.isfinite(loss_before)
+    )
+    known = ops.logical_and(known, ops.logical_not(ops.isnan(loss_after)))
+    lost = promised_drop - (loss_before - loss_after)
+    lost = lost / ops.where(known, size, 1.0)
+    # A loss that left the floating-point range is the worst step there is.
+    lost = ops.where(ops.isfinite(lost), ops.clip(lost, -1.0, 3.0), 3.0)
+    counted = ops.where(known, ops.minimum(size, scale), 0.0)
+    promised = ops.where(promised_drop < 0.0, -counted, counted)
+    return promised, lost * counted

@@ -24,10 +24,8 @@ START_STEPS = 16
 RAMP_LIMIT = 100.0
 RAMP_TOLERANCE = 1.5
 
-# A trust ratio of 1 lets the rate grow freely; at the floor it may not grow;
-# as far below the floor, it must fall as fast as it can.
-TRUST_FLOOR = 0.85
-TRUST_FREE = 1.0
+# Trust at which the rate may not grow any more.
+TRUST_FLOOR = 0.8
 
 # Feedback within a run: how far the last bias moves for a cosine of
 # 1, how much of that it forgets each decision, and its limit.
@@ -69,27 +67,29 @@ def decision_interval(
     return interval, max(1, math.ceil(total_steps / interval))
 
 
-def increment(output: Tensor, trust_mean: Tensor) -> Tensor:
+def increment(output: Tensor, trust: Tensor) -> Tensor:
     """Change of the log rate, in [-0.5, 0.5].
 
-    The trust ratio caps it: where the loss no longer falls as the gradient
-    promised, a longer step cannot be justified, and far from there the rate has
-    to fall, whatever the controller has to say. It is a ruler that pretrained
-    and new networks share.
+    Trust caps it: where the loss no longer falls as the gradient promised, a
+    longer step cannot be justified, and far from there the rate has to fall,
+    whatever the controller has to say. It is a ruler that pretrained and new
+    networks share. On a quadratic, distrust (1 - trust) is proportional to the
+    rate, so the rate may change by the factor that brings trust to the floor.
 
     An output of exactly 0 is "hands off": the rate stays, whatever the trust.
 
     Args:
         output: Scalar, the controller's output, any float.
-        trust_mean: Scalar, running mean of the trust ratio.
+        trust: Scalar, see `features.trust`.
 
     Returns:
         Scalar float32; 0 for an output that is not a number.
     """
     output = ops.where(ops.isfinite(output), output, 0.0)
     wanted = MAX_INCREMENT * ops.tanh(output)
-    room = (trust_mean - TRUST_FLOOR) / (TRUST_FREE - TRUST_FLOOR)
-    capped = ops.minimum(wanted, MAX_INCREMENT * ops.clip(room, -1.0, 1.0))
+    distrust = ops.maximum(1.0 - trust, 1e-6)
+    room = math.log(1.0 - TRUST_FLOOR) - ops.log(distrust)
+    capped = ops.minimum(wanted, ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT))
     return ops.where(ops.equal(output, 0.0), 0.0, capped)
 
 
@@ -145,34 +145,28 @@ def first_log_rate(
     finds the rest from the updates that really come.
 
     Args:
-        weight_norm: Scalar, Euclidean norm of the weights.
+        weight_norm: Scalar, see `signals.weight_norm`.
         gradient_norm: Scalar, Euclidean norm of the first gradient.
         num_coordinates: Integer, number of trainable weights.
     """
     scale = math.sqrt(num_coordinates)
     longest = ops.maximum(gradient_norm, 4.0 * scale)
-    # Weights that start at zero have no scale of their own: take 0.01 each.
-    length = ops.maximum(weight_norm, 0.01 * scale)
-    return ops.log(START_RATIO * length / longest)
+    return ops.log(START_RATIO * weight_norm / longest)
 
 
-def ramp(
-    update_norm: Tensor, weight_norm: Tensor, num_coordinates: int
-) -> tuple[Tensor, Tensor]:
+def ramp(update_norm: Tensor, weight_norm: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the safe start: towards updates of `START_RATIO`.
 
     Args:
         update_norm: Scalar, Euclidean norm of the update that just came.
-        weight_norm: Scalar, Euclidean norm of the weights.
-        num_coordinates: Integer, number of trainable weights.
+        weight_norm: Scalar, see `signals.weight_norm`.
 
     Returns:
         Tuple `(log_factor, done)`: what to add to the log rate, within
         +-log(100), and 1.0 once the update is as long as it should be.
     """
-    length = ops.maximum(weight_norm, 0.01 * math.sqrt(num_coordinates))
     limit = math.log(RAMP_LIMIT)
-    target = ops.log(START_RATIO * length) - ops.log(update_norm + 1e-30)
+    target = ops.log(START_RATIO * weight_norm) - ops.log(update_norm + 1e-30)
     target = ops.where(ops.isfinite(target), target, -limit)
     done = ops.abs(target) <= math.log(RAMP_TOLERANCE)
     return ops.clip(target, -limit, limit), ops.cast(done, "float32")

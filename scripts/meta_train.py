@@ -16,7 +16,6 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-from keras_metalr.controller import Controller
 from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
@@ -62,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     meta_train(
         options.output.name,
         config,
-        Controller.from_preset(options.start),
+        options.start,
         options.work,
         options.output,
         "python scripts/meta_train.py " + shlex.join(words),

@@ -285,6 +285,23 @@ def features(
     )
 
 
+def _trust(step: dict[str, np.ndarray], first_loss: float) -> float:
+    """From a run's steps with a decision, every one as if at the last rate."""
+    promised = step["promised_drop"]
+    size = np.abs(promised)
+    lost = promised - (step["loss"] - step["loss_after"])
+    lost = np.clip(lost, -size, 3.0 * size)
+    # None that float32 cannot tell from 0, and none beyond the first loss.
+    measured = size > 1.2e-5 * np.abs(step["loss"])
+    weights = 0.2 * 0.8 ** np.arange(len(size) - 1.0, -1.0, -1.0) * measured
+    weights *= first_loss / np.maximum(size, first_loss)
+    # Promises are in proportion to the rate, shortfalls to its square; both are
+    # given here at the square.
+    rate = step["learning_rate"]
+    promised = weights @ (promised * rate) / rate[-1]
+    return 1.0 - weights @ lost / (max(promised, 0.0) + 1e-3 * first_loss)
+
+
 def _features_at(
     measured: dict[str, np.ndarray],
     interval: int,
@@ -313,8 +330,8 @@ def _features_at(
         / np.sqrt(np.sum(directions**2))
         / step["learning_rate"][-1]
     )
-    ratios = step["trust_ratio"][interval - 1 :: interval]
-    trust = ema([1.0, *np.nan_to_num(ratios, nan=1.0)], 0.6)
+    decided = {k: v[interval - 1 :: interval] for k, v in step.items()}
+    trust = _trust(decided, loss[0])
     deviation = _deviation(loss)
     return [
         progress - 0.5,

@@ -20,7 +20,9 @@ from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.features import trust
 from keras_metalr.guard import GUARD_INITIAL
+from keras_metalr.update_rule import TRUST_FLOOR
 
 MEASURED = {
     "loss": 2.0,
@@ -155,10 +157,12 @@ def test_row_of_the_trace():
     assert row["horizon"] == pytest.approx(math.log(0.5))
     assert row["update_size"] == pytest.approx((math.log(0.005) + 7.0) / 4.0)
     assert row["travel"] == pytest.approx(0.04 / 8.0 - 0.5)
-    # (4 - 3.9) / 0.16, and 0.6 + 0.4 of it.
+    # (4 - 3.9) / 0.16; and 0.2 * (0.16 - 0.1) over 0.2 * 0.16 + 0.001 * 3.
     assert row["trust_ratio"] == pytest.approx(0.625, abs=1e-5)
-    mean = 0.6 + 0.4 * 0.625
-    assert row["trust"] == pytest.approx((math.log(1 - mean) + 2.5) / 1.5, 1e-4)
+    distrust = 0.012 / 0.035
+    assert row["trust"] == pytest.approx(
+        (math.log(distrust) + 2.5) / 1.5, abs=1e-4
+    )
     assert row["output"] == pytest.approx(-0.3)
     assert row["increment"] == pytest.approx(0.5 * math.tanh(-0.3))
     assert row["event"] == 0.0
@@ -202,17 +206,20 @@ def test_output_moves_the_log_of_the_multiplier(output):
 
 
 def test_increment_is_capped_by_the_trust_of_this_very_step():
-    # Trust 1 - 0.4 * (1 - 0.25) = 0.7: all the way down.
-    new, row = decided(count(start()), output=5.0, loss_after=1.96)
-    assert row["trust_ratio"] == pytest.approx(0.25, abs=1e-4)
-    assert row["increment"] == pytest.approx(-0.5, abs=1e-3)
+    # Promised 0.16, came 0.08: a distrust of 0.016 / (0.032 + 0.002).
+    new, row = decided(count(start()), output=5.0, loss_after=1.92)
+    assert row["trust_ratio"] == pytest.approx(0.5, abs=1e-4)
+    assert row["increment"] == pytest.approx(
+        math.log((1.0 - TRUST_FLOOR) / (0.016 / 0.034)), abs=1e-3
+    )
+    assert -0.5 < row["increment"] < -0.4
     assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
 
 
 def test_output_of_zero_moves_nothing_whatever_the_trust():
     new, row = decided(count(start(log_multiplier=0.25)), loss_after=np.inf)
     assert row["output"] == row["increment"] == 0.0
-    assert new["trust_mean"] < 0.0
+    assert float(trust(new)) < 0.0
     assert new["log_multiplier"] == 0.25
 
 
@@ -240,21 +247,27 @@ def test_rate_that_moves_stays_within_the_limits(
 
 
 def test_loss_after_that_was_not_measured():
-    new, row = decided(count(start(trust_mean=0.9)), loss_after=np.nan)
+    known = {"promised_mean": 0.5, "shortfall_mean": 0.1, "log_rate": -1.0}
+    new, row = decided(
+        count(start(decisions=3.0, **known), learning_rate=math.exp(-1.0)),
+        loss_after=np.nan,
+    )
     assert math.isnan(row["trust_ratio"])
-    assert new["trust_mean"] == pytest.approx(0.6 * 0.9 + 0.4)
+    assert new["promised_mean"] == pytest.approx(0.8 * 0.5)
+    assert new["shortfall_mean"] == pytest.approx(0.8 * 0.1)
 
 
 def test_loss_after_that_overflowed_is_the_worst_there_is():
     new, row = decided(count(start()), loss_after=np.inf)
     assert row["trust_ratio"] == -2.0
-    assert new["trust_mean"] == pytest.approx(0.6 - 0.8)
+    assert new["shortfall_mean"] == pytest.approx(3.0 * new["promised_mean"])
+    assert float(trust(new)) < -1.5
 
 
 def test_trust_of_a_skipped_step_counts_for_nothing():
     scalars = count(count(start()), finite=0.0, loss=np.nan)
     new, row = decided(scalars)
-    assert math.isnan(row["trust_ratio"]) and new["trust_mean"] == 1.0
+    assert math.isnan(row["trust_ratio"]) and float(trust(new)) == 1.0
 
 
 def test_interval_without_a_finite_step_moves_nothing():

@@ -16,7 +16,9 @@ from keras_metalr.features import NUM_FEATURES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
 from keras_metalr.features import record_validation
+from keras_metalr.features import trust
 from keras_metalr.features import update_summary
+from keras_metalr.signals import shortfall
 from tests import reference
 
 any_float32 = st.floats(width=32)
@@ -26,7 +28,8 @@ INTERVAL_KEYS = (
     "cosine",
     "log_update_ratio",
     "log_rate",
-    "trust_ratio",
+    "promised_drop",
+    "shortfall",
 )
 VALIDATION_FEATURES = (
     "validated",
@@ -113,16 +116,20 @@ def signals_of_a_run(num_steps, seed):
     generator = np.random.default_rng(seed)
     age = np.arange(num_steps)
     noise = generator.normal(size=(9, num_steps))
-    valid = generator.random(num_steps) < 0.8
+    loss = 0.5 + 2.0 * np.exp(-age / 20.0) * np.exp(0.1 * noise[0])
+    # Uphill at times, too short to be measured at others, and once far off.
+    promised = 0.05 * (0.5 + noise[6]) * (generator.random(num_steps) < 0.8)
+    promised[::11] *= 100.0
     return {
-        "loss": 0.5 + 2.0 * np.exp(-age / 20.0) * np.exp(0.1 * noise[0]),
+        "loss": loss,
+        "loss_after": loss - promised * (0.8 + noise[7]),
+        "promised_drop": promised,
         "gradient_norm": 3.0 * np.exp(0.3 * noise[1] - age / 50.0),
         "cosine": np.tanh(0.3 + 0.3 * noise[2]),
         "update_norm": 0.01 * np.exp(0.3 * noise[3]),
         "weight_norm": 5.0 + 0.02 * age,
         "distance": 0.05 * np.sqrt(age + 1.0) * np.exp(0.2 * noise[4]),
         "learning_rate": 1e-3 * np.exp(np.cumsum(0.2 * noise[5])),
-        "trust_ratio": np.where(valid, 0.9 + 0.1 * noise[6], np.nan),
     }
 
 
@@ -155,7 +162,13 @@ def summaries_of(signals, interval, validations=()):
         summary["max_distance"] = signals["distance"][:end].max()
         summary["weight_norm"] = signals["weight_norm"][end - 1]
         summary["sum_direction_squared"] = np.sum(direction[:end] ** 2)
-        ratio = signals["trust_ratio"][end - 1]
+        promised, lost = shortfall(
+            *(
+                tensor(signals[key][end - 1])
+                for key in ("loss", "loss_after", "promised_drop")
+            ),
+            tensor(signals["loss"][:interval].mean()),
+        )
         sizes = signals["update_norm"] / signals["weight_norm"]
         new = update_summary(
             tensors(summary),
@@ -168,7 +181,8 @@ def summaries_of(signals, interval, validations=()):
                     "cosine": signals["cosine"][part].mean(),
                     "log_update_ratio": np.log(sizes[part]).mean(),
                     "log_rate": np.log(signals["learning_rate"][end - 1]),
-                    "trust_ratio": np.nan_to_num(ratio, nan=1.0),
+                    "promised_drop": float(promised),
+                    "shortfall": float(lost),
                 }
             ),
         )
@@ -214,7 +228,7 @@ def test_golden_values(interval, total_steps, seed, every):
 
 def test_values_worked_out_by_hand():
     # The first decision of a run of 100, at loss 2, rate 0.01, with one update
-    # of length 0.1 on weights of length 10 and a trust ratio of 0.5.
+    # of length 0.1 on weights of length 10. It promised 0.04 and gave 0.03.
     summary = tensors(
         {
             **SUMMARY_INITIAL,
@@ -230,7 +244,8 @@ def test_values_worked_out_by_hand():
         "cosine": 0.25,
         "log_update_ratio": math.log(0.01),
         "log_rate": math.log(0.01),
-        "trust_ratio": 0.5,
+        "promised_drop": 0.04,
+        "shortfall": 0.01,
     }
     summary = update_summary(summary, tensors(interval))
     vector = as_numpy(features(summary, tensor(0.01), tensor(100.0)))
@@ -251,7 +266,8 @@ def test_values_worked_out_by_hand():
         "age": -1.0,
         "horizon": 0.0,
         "travel": -0.49,
-        "trust": (math.log(1.0 - (0.6 + 0.4 * 0.5)) + 2.5) / 1.5,
+        # 0.2 of each, and a thousandth of the first loss.
+        "trust": (math.log(0.002 / (0.008 + 0.002)) + 2.5) / 1.5,
         **dict.fromkeys(VALIDATION_FEATURES, 0.0),
     }
     np.testing.assert_allclose(
@@ -259,25 +275,90 @@ def test_values_worked_out_by_hand():
     )
 
 
+# -- Trust. -----------------------------------------------------------------
+
+
+def after(steps, **known):
+    """The summary after steps `(rate, promised drop, shortfall)`."""
+    summary = {**SUMMARY_INITIAL, **known}
+    for rate, promised, lost in steps:
+        interval = dict.fromkeys(INTERVAL_KEYS, 1.0)
+        interval["log_rate"] = math.log(rate)
+        interval |= {"promised_drop": promised, "shortfall": lost}
+        new = update_summary(tensors(summary), tensors(interval))
+        summary = {key: float(value) for key, value in new.items()}
+    return summary
+
+
+def trust_after(steps, **known):
+    return float(trust(tensors(after(steps, **known))))
+
+
 @pytest.mark.parametrize(
-    ("trust_mean", "expected"), [(1.0, 0.003), (3.0, 0.003), (-5.0, 2.0)]
+    ("shortfall_mean", "expected"), [(0.0, 0.003), (-9.0, 0.003), (9.0, 2.0)]
 )
-def test_curvature_is_clipped(trust_mean, expected):
-    summary = {**scenario_summary(), "trust_mean": trust_mean}
+def test_curvature_is_clipped(shortfall_mean, expected):
+    summary = {
+        **scenario_summary(),
+        "promised_mean": 1.0,
+        "shortfall_mean": shortfall_mean,
+    }
     vector = features(tensors(summary), tensor(0.5), tensor(200.0))
     value = as_numpy(vector)[FEATURE_NAMES.index("trust")]
     assert value == pytest.approx((math.log(expected) + 2.5) / 1.5, abs=1e-5)
 
 
+def test_trust_is_whole_before_anything_was_measured():
+    assert float(trust(tensors(SUMMARY_INITIAL))) == 1.0
+    assert trust_after([(0.1, 0.0, 0.0)] * 5) == 1.0
+
+
 def test_trust_comes_back_where_it_cannot_be_measured():
     # Else a rate that low trust has brought down would never rise again.
-    summary = {**scenario_summary(), "trust_mean": -2.0}
-    interval = dict.fromkeys(INTERVAL_KEYS, 0.5)
-    interval["trust_ratio"] = 1.0
-    for _ in range(10):
-        new = update_summary(tensors(summary), tensors(interval))
-        summary = {key: float(value) for key, value in new.items()}
-    assert summary["trust_mean"] > 0.97
+    bad = [(0.1, 0.5, 1.5)] * 5
+    assert trust_after(bad) == pytest.approx(-2.0, abs=0.02)
+    assert trust_after(bad + [(0.1, 0.0, 0.0)] * 50) > 0.9
+
+
+def test_trust_is_a_ratio_of_means():
+    # The batch that promises little says little: not (0 + 1) / 2.
+    steps = [(0.1, 1.0, 0.0), (0.1, 0.01, 0.01)] * 40
+    assert trust_after(steps) == pytest.approx(0.99, abs=0.005)
+
+
+def test_steps_uphill_count():
+    # Half as far up as down, and each with the same curvature.
+    steps = [(0.1, 1.0, 0.1), (0.1, -0.5, 0.1)] * 60
+    promised = (-0.5 + 0.8 * 1.0) / 1.8
+    assert trust_after(steps) == pytest.approx(1 - 0.1 / promised, abs=0.01)
+
+
+@given(
+    factors=st.lists(st.floats(0.6, 1.6), min_size=1, max_size=30),
+    distrust=st.floats(0.01, 1.5),
+)
+def test_trust_is_that_of_the_present_rate_on_a_quadratic(factors, distrust):
+    # However the rate got there: promises go with it, shortfalls with its
+    # square. With no first loss there is no prior.
+    rates = np.cumprod([1.0, *factors])
+    # The last rate has the distrust that was drawn.
+    curvature = distrust / rates[-1]
+    steps = [(r, r, curvature * r * r) for r in rates]
+    summary = {**after(steps), "loss_first": 0.0}
+    assert float(trust(tensors(summary))) == pytest.approx(
+        1.0 - distrust, abs=1e-3
+    )
+
+
+@given(scale=st.floats(1e-3, 1e3))
+def test_trust_is_free_of_the_scale_of_the_loss(scale):
+    steps = [(0.1, 0.2, 0.05), (0.2, 0.3, 0.2), (0.1, -0.1, 0.01)]
+    summary = after(steps)
+    keys = ("promised_mean", "shortfall_mean", "loss_first")
+    scaled = {**summary, **{key: scale * summary[key] for key in keys}}
+    assert float(trust(tensors(scaled))) == pytest.approx(
+        float(trust(tensors(summary))), abs=1e-5
+    )
 
 
 # -- Validation. ------------------------------------------------------------
@@ -376,7 +457,10 @@ def test_features_of_a_rescaled_run_are_the_same(seed, loss, weights):
     validations = validations_of_a_run(2, seed, num_steps=12)
     scaled = {
         **signals,
-        "loss": loss * signals["loss"],
+        **{
+            name: loss * signals[name]
+            for name in ("loss", "loss_after", "promised_drop")
+        },
         "gradient_norm": loss / weights * signals["gradient_norm"],
         "learning_rate": weights**2 / loss * signals["learning_rate"],
         **{

@@ -15,9 +15,11 @@ from keras_metalr.signals import SAMPLE_SIZE
 from keras_metalr.signals import CoordinateSample
 from keras_metalr.signals import inner_products
 from keras_metalr.signals import norm
+from keras_metalr.signals import shortfall
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.signals import trust_ratio
+from keras_metalr.signals import weight_norm
 
 LARGE_SHAPES = [
     ((40_000,),),
@@ -246,7 +248,8 @@ def test_step_signals_against_numpy(seed, size):
     gradient, before, update, last, travelled = tensors([(size,)] * 5, seed)
     after, start = before + update, before - travelled
     measured = step_signals(
-        *map(ops.convert_to_tensor, (gradient, before, after, start, last))
+        *map(ops.convert_to_tensor, (gradient, before, after, start, last)),
+        num_coordinates=size,
     )
     lengths = np.linalg.norm(gradient) * np.linalg.norm(last)
     expected = {
@@ -265,9 +268,19 @@ def test_step_signals_against_numpy(seed, size):
 def test_cosine_is_one_along_and_minus_one_against():
     w = ops.ones((3,))
     g = ops.convert_to_tensor(np.array([1.0, -2.0, 0.5], "float32"))
-    cosine = lambda last: float(step_signals(g, w, w, w, last)["cosine"])  # noqa: E731
+    cosine = lambda last: float(step_signals(g, w, w, w, last, 3)["cosine"])  # noqa: E731
     assert cosine(-0.01 * g) == pytest.approx(1.0)
     assert cosine(100.0 * g) == pytest.approx(-1.0)
+
+
+def test_weights_near_zero_have_a_least_length():
+    zeros = ops.zeros((400,))
+    assert float(weight_norm(zeros, 400)) == pytest.approx(0.01 * 20.0)
+    # A sample stands for all of them.
+    assert float(weight_norm(zeros, 10_000)) == pytest.approx(1.0)
+    signals = step_signals(zeros, zeros, zeros + 1e-4, zeros, zeros, 400)
+    assert float(signals["weight_norm"]) == pytest.approx(0.2)
+    assert float(weight_norm(zeros + 0.02, 400)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +288,7 @@ def test_cosine_is_one_along_and_minus_one_against():
 )
 def test_cosine_of_nothing_is_zero(gradient, last):
     w = ops.ones((3,))
-    signals = step_signals(gradient * w, w, w, w, last * w)
+    signals = step_signals(gradient * w, w, w, w, last * w, 3)
     assert float(signals["cosine"]) == 0.0
 
 
@@ -352,3 +365,65 @@ def test_trust_ratio_of_a_quadratic():
             rate * (curvature * w) ** 2,
         )
         assert ratio == pytest.approx(1 - 0.5 * curvature * rate, abs=1e-4)
+
+
+# -- The shortfall. ---------------------------------------------------------
+
+
+def shortfall_of(before, after, promised, scale=1.0, **kwargs):
+    values = (np.float32(v) for v in (before, after, promised, scale))
+    pair = shortfall(*map(ops.convert_to_tensor, values), **kwargs)
+    return tuple(float(value) for value in pair)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "promised", "expected"),
+    [
+        (2.0, 1.5, 0.5, (0.5, 0.0)),
+        (2.0, 1.75, 0.5, (0.5, 0.25)),
+        (2.0, 2.25, 0.5, (0.5, 0.75)),
+        (2.0, 2.75, -0.5, (-0.5, 0.25)),  # uphill, and more than it said
+        (-2.0, -2.25, 0.5, (0.5, 0.25)),
+        (2.0, 0.0, 0.25, (0.25, -0.25)),  # -1.75, limited
+        (2.0, 9.0, 0.5, (0.5, 1.5)),  # 7.5, limited
+        (2.0, np.inf, 0.5, (0.5, 1.5)),
+        (2.0, 1.0, 4.0, (1.0, 0.75)),  # 3 of 4, in proportion
+        (2.0, 4.0, -4.0, (-1.0, -0.5)),
+        (2.0, np.inf, np.inf, (1.0, 3.0)),
+    ],
+)
+def test_shortfall(before, after, promised, expected):
+    assert shortfall_of(before, after, promised) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "promised"),
+    [
+        (2.0, 1.0, 0.0),
+        (2.0, 1.0, 2e-5),  # less than float32 tells from nothing
+        (2.0, 1.0, -2e-5),
+        (2.0, 1.0, np.nan),
+        (2.0, np.nan, 0.5),
+        (np.nan, 1.0, 0.5),
+        (np.inf, 1.0, 0.5),
+    ],
+)
+def test_shortfall_that_cannot_be_measured(before, after, promised):
+    assert shortfall_of(before, after, promised) == (0.0, 0.0)
+
+
+def test_shortfall_in_half_precision():
+    assert shortfall_of(2.0, 1.5, 1e-3, resolution=1e-3) == (0.0, 0.0)
+    assert shortfall_of(2.0, 1.5, 0.5, resolution=1e-3) == (0.5, 0.0)
+
+
+@given(
+    before=st.floats(width=32),
+    after=st.floats(width=32),
+    promised=st.floats(width=32),
+    scale=st.floats(0.0, 1e6, width=32),
+)
+def test_shortfall_is_bounded_for_any_input(before, after, promised, scale):
+    drop, lost = shortfall_of(before, after, promised, scale)
+    assert abs(drop) <= scale
+    assert -abs(drop) <= lost <= 3.0 * abs(drop) * (1.0 + 1e-6)

@@ -62,17 +62,17 @@ class Part(NamedTuple):
     start: bool = False
 
 
-def _free(output: Any, trust_mean: Any) -> Any:
+def _free(output: Any, trust: Any) -> Any:
     """No cap: what the controller wants is what happens."""
-    del trust_mean
+    del trust
     return MAX_INCREMENT * ops.tanh(output)
 
 
-def _growth_only(output: Any, trust_mean: Any) -> Any:
+def _growth_only(output: Any, trust: Any) -> Any:
     """A cap that holds the rate, and never lowers it."""
-    wanted = _free(output, trust_mean)
+    wanted = _free(output, trust)
     return ops.where(
-        wanted > 0.0, ops.maximum(increment(output, trust_mean), 0.0), wanted
+        wanted > 0.0, ops.maximum(increment(output, trust), 0.0), wanted
     )
 
 

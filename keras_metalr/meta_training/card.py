@@ -35,6 +35,7 @@ def make_card(
         name=name,
         feature_version=FEATURE_VERSION,
         data=", ".join(record["data"]),
+        start=record["start"],
         stages=", ".join(config.order),
         families=", ".join(sorted({s.family for s in trained})),
         shortest=min(s.num_decisions * s.interval for s in trained),
@@ -57,7 +58,8 @@ def make_card(
 CARD = """# {name}: a controller for the learning rate
 
 Meta-trained: evolved on the end of thousands of small runs, starting from the
-supervised fit of phases 1 and 2.
+preset `{start}` (`supervised` is the fit of phases 1 and 2; `general` is the
+controller that this one replaces, evolved from it).
 
 | | |
 |---|---|
@@ -81,7 +83,7 @@ gives: the safe start forgets it.
 
 {rows}
 
-"start" is the supervised fit alone, the start of the evolution.
+"start" is the preset that the evolution started from.
 
 ## Limits
 

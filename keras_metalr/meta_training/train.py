@@ -51,7 +51,7 @@ def check_backend() -> None:
 def meta_train(
     name: str,
     config: MetaConfig,
-    start: Controller,
+    start: str,
     work: pathlib.Path,
     output: pathlib.Path,
     command: str,
@@ -62,7 +62,7 @@ def meta_train(
     Args:
         name: String, the preset's name on the card.
         config: `MetaConfig`.
-        start: `Controller` to start from.
+        start: String, preset to start from, by name or folder.
         work: Path of a folder for banks and checkpoints; a second call goes on
             from there.
         output: Path of the preset folder to write.
@@ -73,6 +73,7 @@ def meta_train(
         Dict with the held-out scores, as it is written to `scores.json`.
     """
     check_backend()
+    first = Controller.from_preset(start)
     clock = _Clock(work / "seconds.json")
     data, names = load_data()
     say(f"data: {', '.join(names)}; device: {jax.devices()[0].device_kind}")
@@ -88,7 +89,7 @@ def meta_train(
 
     controller = evolve(
         [arenas[stage] for stage in config.order],
-        start,
+        first,
         config.evolution,
         work / "evolution.npz",
         report=report,
@@ -97,7 +98,7 @@ def meta_train(
     for stage in config.stages:
         arena = _arena(stage, data, names, work, HELD_OUT_SEED, say)
         scores[stage.name] = {
-            "start": _summary(arena, start),
+            "start": _summary(arena, first),
             "evolved": _summary(arena, controller),
             "trained_on": stage.name in config.order,
         }
@@ -105,6 +106,7 @@ def meta_train(
     record = {
         "scores": scores,
         "data": names,
+        "start": start,
         "hours": clock.seconds() / 3600.0,
         "device": jax.devices()[0].device_kind,
         "cpus": os.cpu_count(),

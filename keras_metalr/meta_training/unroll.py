@@ -28,9 +28,9 @@ from keras_metalr.meta_training.tasks import batch_loss
 from keras_metalr.meta_training.tasks import draw_batch
 from keras_metalr.meta_training.tasks import template
 from keras_metalr.meta_training.tasks import validation_loss
-from keras_metalr.signals import norm
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
+from keras_metalr.signals import weight_norm
 from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import increment
 
@@ -203,7 +203,7 @@ class Unroll:
             scalars = safe_start.begin(
                 scalars,
                 index == 0,
-                norm(run.weights),
+                weight_norm(run.weights, self.num_weights),
                 gradient_norm,
                 jnp.asarray(math.log(self.first_rate)),
                 self.num_weights,
@@ -219,7 +219,12 @@ class Unroll:
             task.optimizer,
         )
         measured = step_signals(
-            gradient, run.weights, weights, task.start, run.last_update
+            gradient,
+            run.weights,
+            weights,
+            task.start,
+            run.last_update,
+            self.num_weights,
         )
         measured |= {
             "loss": loss,
@@ -229,9 +234,7 @@ class Unroll:
         good = finite.astype("float32")
         scalars = count_step(scalars, measured, good, jnp.ones(()), 1.0 - good)
         if self.settings.safe_start:
-            scalars = safe_start.advance(
-                scalars, measured, good, self.num_weights
-            )
+            scalars = safe_start.advance(scalars, measured, good)
         update = jnp.where(finite, weights - run.weights, run.last_update)
         # A run that has lost its mind must not be worth infinitely little.
         worst = 10.0 * task.loss_scale

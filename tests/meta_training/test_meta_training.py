@@ -217,10 +217,12 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     clock = tmp_path / "work" / "seconds.json"
     clock.parent.mkdir()
     clock.write_text("3600.0")
+    start = str(tmp_path / "start")
+    moving_controller().save_to_preset(start)
     record = meta_train(
         "tiny",
         CONFIGS["smoke"],
-        moving_controller(),
+        start,
         tmp_path / "work",
         output,
         "the command",
@@ -231,6 +233,7 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     card = (output / "CARD.md").read_text()
     score = record["scores"]["dense-20"]["evolved"]
     assert f"| {score['mean']:.3f} |" in card and "the command" in card
+    assert f"`{start}`" in card
     assert json.loads((output / "scores.json").read_text()) == record
     assert any("generation 2/2" in line for line in lines)
     assert 1.0 < record["hours"] < 2.0
