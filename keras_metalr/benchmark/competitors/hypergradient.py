@@ -15,8 +15,8 @@ Both are optax transformations. JAX is imported where it is needed.
 from typing import Any
 from typing import NamedTuple
 
-# The paper's for multi-layer nets, from memory of its section 4: its text could
-# not be looked up again.
+# The authors' own for logistic regression and dense nets (the folders of results
+# in https://github.com/gbaydin/hypergradient-descent).
 SGD_BETA = 1e-3
 ADAM_BETA = 1e-7
 

@@ -7,8 +7,9 @@ from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.workloads.suite import SUITE
 
 SCALES = tuple(10.0**power for power in range(-3, 4))
-# Half decades from 1e-4 to 1: what Adam and what SGD need.
-TUNING_RATES = tuple(10.0 ** (power / 2) for power in range(-8, 1))
+# Half decades from 1e-4 to 10: what Adam and what SGD need. A linear model with
+# SGD is at its best above 1.
+TUNING_RATES = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 # Far from the seeds that are compared.
 FIRST_TUNING_SEED = 1000
 BASELINES = ("constant", "warmup_cosine", "warmup_linear")
