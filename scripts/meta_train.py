@@ -19,6 +19,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
+from keras_metalr.meta_training.train import score_again
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,8 +45,21 @@ def main(arguments: list[str] | None = None) -> None:
         help="antithetic pairs in a generation, instead of the "
         "configuration's; on a GPU many more cost little",
     )
+    parser.add_argument(
+        "--score-again",
+        action="store_true",
+        help="train nothing: score the preset in --output as the package is "
+        "now, and renew its card",
+    )
     options = parser.parse_args(arguments)
     check_backend()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if options.score_again:
+        score_again(options.output, options.work, say)
+        return
     config = CONFIGS[options.config]
     changes = {
         "num_generations": options.generations,
@@ -65,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.work,
         options.output,
         "python scripts/meta_train.py " + shlex.join(words),
-        say=lambda line: print(line, flush=True),
+        say,
     )
 
 

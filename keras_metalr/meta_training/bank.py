@@ -23,9 +23,6 @@ REGRET_FLOOR = -0.15
 REGRET_CEILING = 5.0
 REGRET_OFFSET = 0.2
 MEAN_WEIGHT = 0.25
-# The logarithm alone forgives the worst runs: from regret 1 to 2 is no more to
-# it than from 0 to 0.17.
-TAIL_WEIGHT = 0.5
 CHUNK = 16
 
 
@@ -74,10 +71,8 @@ def score(result: Result, bank: Bank) -> jnp.ndarray:
     """What evolution minimizes, one value a task."""
     final = regret(result.final_loss, bank.best_loss, bank.initial_loss)
     mean = regret(result.mean_loss, bank.best_mean, bank.initial_loss)
-    return (
-        jnp.log(final + REGRET_OFFSET)
-        + MEAN_WEIGHT * jnp.log(mean + REGRET_OFFSET)
-        + TAIL_WEIGHT * final
+    return jnp.log(final + REGRET_OFFSET) + MEAN_WEIGHT * jnp.log(
+        mean + REGRET_OFFSET
     )
 
 

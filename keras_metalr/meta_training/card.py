@@ -34,6 +34,7 @@ def make_card(
     return CARD.format(
         name=name,
         feature_version=FEATURE_VERSION,
+        trained_version=record["feature_version"],
         data=", ".join(record["data"]),
         start=record["start"],
         stages=", ".join(config.order),
@@ -58,13 +59,12 @@ def make_card(
 CARD = """# {name}: a controller for the learning rate
 
 Meta-trained: evolved on the end of thousands of small runs, starting from the
-preset `{start}` (`supervised` is the fit of phases 1 and 2; `general` is the
-controller that this one replaces, evolved from it).
+preset `{start}` (`supervised` is the fit of phases 1 and 2).
 
 | | |
 |---|---|
 | architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
-| feature version | {feature_version} |
+| feature version | {feature_version}, trained with {trained_version} |
 | data | {data} (training splits; images 8x8 grey, texts 8 words) |
 | stages, in order (family-steps) | {stages} |
 | evolution | {generations} generations of {pairs} antithetic pairs |

@@ -1,5 +1,6 @@
 """What a call of meta-training does: stages, their order, the evolution."""
 
+from typing import Any
 from typing import NamedTuple
 
 from keras_metalr.meta_training.evolution import EvolutionConfig
@@ -32,6 +33,19 @@ class MetaConfig(NamedTuple):
     evolution: EvolutionConfig
 
 
+def config_from_record(values: dict[str, Any]) -> MetaConfig:
+    """The configuration that a preset's `scores.json` was written with.
+
+    Args:
+        values: Dict, its entry `config`: named tuples as JSON has them.
+    """
+    return MetaConfig(
+        stages=tuple(Stage(*stage) for stage in values["stages"]),
+        order=tuple(values["order"]),
+        evolution=EvolutionConfig(*values["evolution"]),
+    )
+
+
 CONFIGS = {
     "general": MetaConfig(
         stages=(
@@ -62,11 +76,11 @@ CONFIGS = {
             "regression-200",
             "conv_batchnorm-200",
             "dense-50",
-            "regression-200",
+            "residual-200",
             "dense-600",
             "autoencoder-200",
             "recurrent-200",
-            "dense-50",
+            "dense_batchnorm-200",
         ),
         evolution=EvolutionConfig(num_generations=800, num_pairs=64),
     ),

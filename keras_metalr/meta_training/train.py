@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_metalr.controller import Controller
+from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.card import make_card
@@ -20,6 +21,7 @@ from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
@@ -94,19 +96,11 @@ def meta_train(
         work / "evolution.npz",
         report=report,
     )
-    scores = {}
-    for stage in config.stages:
-        arena = _arena(stage, data, names, work, HELD_OUT_SEED, say)
-        scores[stage.name] = {
-            "start": _summary(arena, first),
-            "evolved": _summary(arena, controller),
-            "trained_on": stage.name in config.order,
-        }
-        say(f"{stage.name}: {json.dumps(scores[stage.name])}")
     record = {
-        "scores": scores,
+        "scores": _held_out_scores(config, first, controller, work, say),
         "data": names,
         "start": start,
+        "feature_version": FEATURE_VERSION,
         "hours": clock.seconds() / 3600.0,
         "device": jax.devices()[0].device_kind,
         "cpus": os.cpu_count(),
@@ -115,10 +109,68 @@ def meta_train(
         "command": command,
     }
     controller.save_to_preset(str(output))
+    _write_card(name, config, record, output)
+    return record
+
+
+def score_again(
+    output: pathlib.Path,
+    work: pathlib.Path,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Score a trained preset as the package is now, and renew its card.
+
+    For a change of the features, the rule or the tasks after which the weights
+    are still the best there are. What the card says of their training stays.
+
+    Args:
+        output: Path of the folder that `meta_train` wrote.
+        work: Path of a folder for banks.
+        say: Callable that is given each line of progress.
+
+    Returns:
+        Dict with the scores, as it is written to `scores.json`.
+    """
+    check_backend()
+    record = json.loads((output / "scores.json").read_text())
+    config = config_from_record(record["config"])
+    record["scores"] = _held_out_scores(
+        config,
+        Controller.from_preset(record["start"]),
+        Controller.from_preset(str(output)),
+        work,
+        say,
+    )
+    _write_card(output.name, config, record, output)
+    return record
+
+
+def _held_out_scores(
+    config: MetaConfig,
+    start: Controller,
+    controller: Controller,
+    work: pathlib.Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    data, names = load_data()
+    scores = {}
+    for stage in config.stages:
+        arena = _arena(stage, data, names, work, HELD_OUT_SEED, say)
+        scores[stage.name] = {
+            "start": _summary(arena, start),
+            "evolved": _summary(arena, controller),
+            "trained_on": stage.name in config.order,
+        }
+        say(f"{stage.name}: {json.dumps(scores[stage.name])}")
+    return scores
+
+
+def _write_card(
+    name: str, config: MetaConfig, record: dict[str, Any], output: pathlib.Path
+) -> None:
     card = make_card(name, config, record, output)
     (output / "CARD.md").write_text(card, encoding="utf-8")
     (output / "scores.json").write_text(json.dumps(record, indent=2) + "\n")
-    return record
 
 
 def _arena(

@@ -26,6 +26,7 @@ from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.schedules import scheduled
 from keras_metalr.meta_training.train import meta_train
+from keras_metalr.meta_training.train import score_again
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.workloads.tfds_source import is_prepared
 from tests.meta_training.controllers import moving_controller
@@ -237,5 +238,8 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     assert json.loads((output / "scores.json").read_text()) == record
     assert any("generation 2/2" in line for line in lines)
     assert 1.0 < record["hours"] < 2.0
+    # Scored again, it is what it was.
+    assert score_again(output, tmp_path / "work", say=lines.append) == record
+    assert (output / "CARD.md").read_text() == card
     seconds = json.loads(clock.read_text())
     assert seconds == pytest.approx(3600.0 * record["hours"])

@@ -15,8 +15,8 @@ Both are optax transformations. JAX is imported where it is needed.
 from typing import Any
 from typing import NamedTuple
 
-# The authors' own for logistic regression and dense nets (the folders of results
-# in https://github.com/gbaydin/hypergradient-descent).
+# The authors' own for logistic regression and dense nets (the results stored in
+# https://github.com/gbaydin/hypergradient-descent).
 SGD_BETA = 1e-3
 ADAM_BETA = 1e-7
 
