@@ -48,7 +48,8 @@ class Simulation:
                     "log_gradient_norm": 0.0,
                     "cosine": 0.0,
                     "log_update_ratio": 0.0,
-                    "trust_ratio": 1.0,
+                    "promised_drop": 0.0,
+                    "shortfall": 0.0,
                 },
                 self.num_runs,
             )

@@ -65,14 +65,12 @@ def test_limits_are_those_of_the_code():
     from keras_metalr.update_rule import NUM_DECISIONS
     from keras_metalr.update_rule import START_RATIO
     from keras_metalr.update_rule import TRUST_FLOOR
-    from keras_metalr.update_rule import TRUST_FREE
     from keras_metalr.update_rule import decision_interval
 
     assert f"{SAMPLE_SIZE:,} weights" in README
     assert f"about {NUM_DECISIONS} decisions" in README
     assert f"log rate += {MAX_INCREMENT:g} tanh(o)" in README
-    room = f"(trust - {TRUST_FLOOR:g}) / {TRUST_FREE - TRUST_FLOOR:g}"
-    assert f"{MAX_INCREMENT:g} clip({room}, -1, 1)" in README
+    assert f"at most log({1.0 - TRUST_FLOOR:g} / (1 - trust))" in README
     assert f"{NUM_FEATURES} numbers" in README
     assert f"{START_RATIO:.0e}".replace("e-0", "e-") in README
     assert decision_interval(299)[0] == 1 and decision_interval(300)[0] == 2
