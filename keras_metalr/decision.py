@@ -194,7 +194,6 @@ def decide(
     """
     known = scalars["interval_steps"] > 0.5
     scalars = {**scalars, "promised_drop": promised_drop}
-    ratio, valid = _trust(scalars, loss_after, resolution)
     summary = _summarize(scalars, loss_after, resolution)
     summary = {
         key: ops.where(known, value, scalars[key])
@@ -253,7 +252,7 @@ def decide(
             scalars["learning_rate"],
             scalars["gradient_norm"],
             *[vector[i] for i in range(len(FEATURE_NAMES))],
-            ops.where(valid > 0.5, ratio, float("nan")),
+            _measured_ratio(scalars, loss_after, resolution),
             output,
             moved,
             event,
@@ -264,17 +263,18 @@ def decide(
     return new, row
 
 
-def _trust(
+def _measured_ratio(
     scalars: Scalars, loss_after: Tensor, resolution: float
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
+    """The last step's trust ratio, for the trace; NaN where there is none."""
     ratio, valid = trust_ratio(
         scalars["step_loss"], loss_after, scalars["promised_drop"], resolution
     )
     # Not a number means "not measured"; a loss that overflowed is infinite.
     measured = ops.logical_not(ops.isnan(loss_after))
     usable = ops.logical_and(measured, scalars["finite"] > 0.5)
-    valid = valid * ops.cast(usable, "float32")
-    return ops.where(valid > 0.5, ratio, 1.0), valid
+    known = ops.logical_and(usable, valid > 0.5)
+    return ops.where(known, ratio, float("nan"))
 
 
 def _summarize(

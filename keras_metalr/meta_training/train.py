@@ -97,7 +97,9 @@ def meta_train(
         report=report,
     )
     record = {
-        "scores": _held_out_scores(config, first, controller, work, say),
+        "scores": _held_out_scores(
+            config, (data, names), (first, controller), work, say
+        ),
         "data": names,
         "start": start,
         "feature_version": FEATURE_VERSION,
@@ -136,8 +138,11 @@ def score_again(
     config = config_from_record(record["config"])
     record["scores"] = _held_out_scores(
         config,
-        Controller.from_preset(record["start"]),
-        Controller.from_preset(str(output)),
+        load_data(),
+        (
+            Controller.from_preset(record["start"]),
+            Controller.from_preset(str(output)),
+        ),
         work,
         say,
     )
@@ -147,15 +152,16 @@ def score_again(
 
 def _held_out_scores(
     config: MetaConfig,
-    start: Controller,
-    controller: Controller,
+    loaded: tuple[Data, list[str]],
+    controllers: tuple[Controller, Controller],
     work: pathlib.Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    data, names = load_data()
+    """What the start and the evolved controller reach, stage by stage."""
+    start, controller = controllers
     scores = {}
     for stage in config.stages:
-        arena = _arena(stage, data, names, work, HELD_OUT_SEED, say)
+        arena = _arena(stage, *loaded, work, HELD_OUT_SEED, say)
         scores[stage.name] = {
             "start": _summary(arena, start),
             "evolved": _summary(arena, controller),
