@@ -46,6 +46,10 @@ class MetaLR(keras.callbacks.Callback):
     them. When `fit` ends, normally or not, the model is as it was compiled: the
     same optimizer with its own rate, and nothing of this package on it.
 
+    Weights that were trained before (`keras_metalr.pretrained`) can be ruined
+    by rates that suit new ones: on them the rate is also capped by how far the
+    loss falls as the gradient promised.
+
     With a `LearningRateSchedule` the controller scales the schedule; with a
     `MultiOptimizer` it scales all rates alike, and the first one is shown.
     Callbacks that set the rate themselves (`LearningRateScheduler`,

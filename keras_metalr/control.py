@@ -47,6 +47,7 @@ class RunControl:
         settings: `Settings` of the run.
         horizon: Tuple of integers `(total_steps, interval)`.
         context: `StepContext` that the loss comes by.
+        pretrained: Boolean, whether the weights were trained before.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class RunControl:
         settings: Settings,
         horizon: tuple[int, int],
         context: StepContext,
+        pretrained: bool,
     ) -> None:
         self._optimizer = optimizer
         self._variables = list(variables)
@@ -74,6 +76,7 @@ class RunControl:
             controller=controller,
             horizon=horizon,
             ramping=settings.safe_start,
+            pretrained=pretrained,
         )
 
     # -- Around the update. -------------------------------------------------

@@ -57,6 +57,7 @@ CONTROL_INITIAL: dict[str, float] = {
     "promised_drop": 0.0,
     "output": 0.0,
     "feedback_bias": 0.0,
+    "pretrained": 0.0,
 }
 
 INITIAL: dict[str, float] = {
@@ -208,7 +209,10 @@ def decide(
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    moved = ops.where(free, rule(output, trust(summary)), 0.0)
+    # New weights have nothing to lose, and large networks train best far
+    # beyond where the gradient's promise holds.
+    judged = ops.where(scalars["pretrained"] > 0.5, trust(summary), 1.0)
+    moved = ops.where(free, rule(output, judged), 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
 

@@ -16,6 +16,7 @@ from keras import ops
 from keras_metalr import backend
 from keras_metalr.control import RunControl
 from keras_metalr.decision import Settings
+from keras_metalr.pretrained import is_pretrained
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import innermost
@@ -51,6 +52,8 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self._inner = inner
         self._unsaved = _Unsaved(model, controller)
         self.settings = settings
+        # Now, while all there is was there before the run.
+        self._pretrained = is_pretrained(model.trainable_variables)
         self.total_steps = 1
         self.step_context = make_step_context()
         # A callable map of `MultiOptimizer` makes its parts when it is built;
@@ -115,6 +118,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                 self.settings,
                 self.horizon(self.total_steps),
                 self.step_context,
+                self._pretrained,
             )
         self._before = backend.uncompiled(control.before)
         self._after = backend.uncompiled(control.after)

@@ -34,6 +34,7 @@ class RunState(keras.layers.Layer):
             copy: feedback never changes the user's controller.
         horizon: Tuple of integers `(total_steps, interval)`.
         ramping: Boolean, whether the run begins with the safe start.
+        pretrained: Boolean, whether the weights were trained before.
     """
 
     def __init__(
@@ -43,10 +44,15 @@ class RunState(keras.layers.Layer):
         controller: keras.Model,
         horizon: tuple[int, int],
         ramping: bool,
+        pretrained: bool,
     ) -> None:
         # Not the global policy: under mixed_float16 sums would overflow.
         super().__init__(name="metalr_state", dtype="float32", trainable=False)
-        scalars = {**INITIAL, "ramping": float(ramping)}
+        scalars = {
+            **INITIAL,
+            "ramping": float(ramping),
+            "pretrained": float(pretrained),
+        }
         make = self._make
         self.counters = make("counters", np.array([0, *horizon], "int32"))
         self.scalars = make(

@@ -207,7 +207,8 @@ def test_output_moves_the_log_of_the_multiplier(output):
 
 def test_increment_is_capped_by_the_trust_of_this_very_step():
     # Promised 0.16, came 0.11: a distrust of 0.01 / (0.032 + 0.002).
-    new, row = decided(count(start()), output=5.0, loss_after=1.89)
+    scalars = count(start(pretrained=1.0))
+    new, row = decided(scalars, output=5.0, loss_after=1.89)
     assert row["trust_ratio"] == pytest.approx(0.6875, abs=1e-4)
     assert row["increment"] == pytest.approx(
         math.log((1.0 - TRUST_FLOOR) / (0.01 / 0.034)), abs=1e-3
@@ -216,8 +217,20 @@ def test_increment_is_capped_by_the_trust_of_this_very_step():
     assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
 
 
-def test_output_of_zero_moves_nothing_whatever_the_trust():
-    new, row = decided(count(start(log_multiplier=0.25)), loss_after=np.inf)
+@pytest.mark.parametrize("output", [5.0, -0.1])
+@pytest.mark.parametrize("loss_after", [1.89, 2.5])
+def test_new_weights_move_as_the_controller_says(output, loss_after):
+    new, row = decided(count(start()), output=output, loss_after=loss_after)
+    moved = 0.5 * math.tanh(output)
+    assert row["increment"] == pytest.approx(moved, abs=1e-6)
+    assert new["log_multiplier"] == pytest.approx(moved, abs=1e-5)
+    assert new["pretrained"] == 0.0
+
+
+@pytest.mark.parametrize("pretrained", [0.0, 1.0])
+def test_output_of_zero_moves_nothing_whatever_the_trust(pretrained):
+    scalars = start(log_multiplier=0.25, pretrained=pretrained)
+    new, row = decided(count(scalars), loss_after=np.inf)
     assert row["output"] == row["increment"] == 0.0
     assert float(trust(new)) < 0.0
     assert new["log_multiplier"] == 0.25

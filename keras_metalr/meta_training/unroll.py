@@ -131,6 +131,7 @@ class Unroll:
         """
         weights = task.start
         scalars = {k: jnp.asarray(v, "float32") for k, v in INITIAL.items()}
+        scalars["pretrained"] = task.pretrained
         if not self.settings.safe_start:
             scalars["ramping"] = jnp.zeros(())
         slots = optimizers.empty_slots(weights)

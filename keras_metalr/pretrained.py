@@ -1,0 +1,45 @@
+"""Has a network something to lose? Seen in its weights, before a run."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_metalr import backend
+
+
+def is_pretrained(variables: Sequence[keras.Variable]) -> bool:
+    """Say whether weights were trained before.
+
+    Layers begin with biases and scales that are all alike, or zeros and ones
+    (an LSTM's); only training makes them differ. So weights are new where every
+    vector among them is still like that. Without a single vector nothing can be
+    said, and trained weights are the ones that can be ruined: the answer is
+    `True` then, as it is for biases that were drawn at random.
+
+    Args:
+        variables: Sequence of `keras.Variable`, the trainable ones of a model
+            as the run finds them; empty for a model that is not built.
+
+    Returns:
+        Boolean.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> is_pretrained(model.trainable_variables)
+    False
+    >>> model.layers[0].bias.assign([0.1, -0.3, 0.2])
+    >>> is_pretrained(model.trainable_variables)
+    True
+    """
+    if not variables:
+        return False
+    vectors = [
+        np.unique(backend.eager_value(variable))
+        for variable in variables
+        if len(variable.shape) == 1
+    ]
+    return not vectors or any(
+        values.size > 1 and not set(values) <= {0.0, 1.0} for values in vectors
+    )

@@ -1,0 +1,128 @@
+"""New weights are told from trained ones, whatever the layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_metalr import MetaLR
+from keras_metalr.pretrained import is_pretrained
+
+
+def dense():
+    return [keras.Input((6,)), layers.Dense(5, "relu"), layers.Dense(2)]
+
+
+def convolutions():
+    return [
+        keras.Input((6, 6, 1)),
+        layers.Conv2D(4, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.Flatten(),
+        layers.Dense(2, use_bias=False),
+    ]
+
+
+def recurrent():
+    # An LSTM's bias begins with zeros and ones.
+    return [
+        keras.Input((6,)),
+        layers.Embedding(9, 4),
+        layers.Bidirectional(layers.LSTM(3)),
+        layers.LayerNormalization(),
+        layers.Dense(2),
+    ]
+
+
+def prior():
+    # A bias that begins at the log odds of a rare class.
+    constant = keras.initializers.Constant(-4.6)
+    return [keras.Input((6,)), layers.Dense(2, bias_initializer=constant)]
+
+
+NETWORKS = [dense, convolutions, recurrent, prior]
+
+
+def train(model, **kwargs):
+    shape = (16, *model.input_shape[1:])
+    x = np.random.default_rng(0).integers(0, 9, shape).astype("float32")
+    y = np.arange(16) % 2
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss=loss)
+    model.fit(x, y, batch_size=4, epochs=1, verbose=0, **kwargs)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_is_seen(network):
+    model = keras.Sequential(network())
+    assert not is_pretrained(model.trainable_variables)
+    train(model)
+    assert is_pretrained(model.trainable_variables)
+
+
+def test_nothing_can_be_said_without_a_vector():
+    inputs = keras.Input((6,))
+    outputs = layers.Dense(2, use_bias=False)(inputs)
+    model = keras.Model(inputs, outputs)
+    assert is_pretrained(model.trainable_variables)
+    assert not is_pretrained([])
+
+
+def test_biases_drawn_at_random_count_as_trained():
+    layer = layers.Dense(8, bias_initializer="random_normal")
+    layer.build((None, 3))
+    assert is_pretrained(layer.trainable_variables)
+
+
+def test_frozen_body_does_not_count():
+    model = keras.Sequential(dense())
+    train(model)
+    body = model.layers[0]
+    body.trainable = False
+    tuned = keras.Sequential([keras.Input((6,)), body, layers.Dense(2)])
+    assert not is_pretrained(tuned.trainable_variables)
+    body.trainable = True
+    assert is_pretrained(tuned.trainable_variables)
+
+
+@keras.saving.register_keras_serializable("test_pretrained")
+class Headed(keras.Model):
+    """A body with a new head; not built before it is called."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+
+def test_trained_body_in_a_model_that_is_not_built():
+    body = keras.Sequential(dense())
+    assert not is_pretrained(Headed(body).trainable_variables)
+    train(body)
+    model = Headed(body)
+    assert not model.built
+    assert is_pretrained(model.trainable_variables)
+
+
+class Look(keras.callbacks.Callback):
+    """Keeps what the run holds its weights for."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.state = self.model.optimizer.metalr_state
+
+    def on_train_end(self, logs=None):
+        self.pretrained = float(self.state.read()["pretrained"])
+
+
+@pytest.mark.parametrize("network", [dense()[1:], dense()])
+def test_each_fit_looks_at_the_weights_it_finds(network):
+    model = keras.Sequential(network)
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    model.compile("sgd", loss="mse")
+    look = Look()
+    for expected in (0.0, 1.0):
+        model.fit(x, x[:, :2], verbose=0, callbacks=[MetaLR(), look])
+        assert look.pretrained == expected
