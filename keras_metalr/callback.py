@@ -47,8 +47,8 @@ class MetaLR(keras.callbacks.Callback):
     same optimizer with its own rate, and nothing of this package on it.
 
     Weights that were trained before (`keras_metalr.pretrained`) can be ruined
-    by rates that suit new ones: on them the rate is also capped by how far the
-    loss falls as the gradient promised.
+    by rates that suit new ones: on them the rate is held where the loss still
+    falls almost as the gradient promised.
 
     With a `LearningRateSchedule` the controller scales the schedule; with a
     `MultiOptimizer` it scales all rates alike, and the first one is shown.

@@ -173,7 +173,7 @@ def decide(
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
     resolution: float = 1.2e-5,
-    rule: Callable[[Tensor, Tensor], Tensor] = increment,
+    rule: Callable[[Tensor, Tensor, Tensor], Tensor] = increment,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -186,7 +186,7 @@ def decide(
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
-        rule: Callable from output and trust to the change of the
+        rule: Callable from output, trust and pretrained to the change of the
             log rate. Defaults to `update_rule.increment`.
 
     Returns:
@@ -209,10 +209,8 @@ def decide(
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    # New weights have nothing to lose, and large networks train best far
-    # beyond where the gradient's promise holds.
-    judged = ops.where(scalars["pretrained"] > 0.5, trust(summary), 1.0)
-    moved = ops.where(free, rule(output, judged), 0.0)
+    moved = rule(output, trust(summary), scalars["pretrained"])
+    moved = ops.where(free, moved, 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
 

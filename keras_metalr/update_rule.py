@@ -24,8 +24,10 @@ START_STEPS = 16
 RAMP_LIMIT = 100.0
 RAMP_TOLERANCE = 1.5
 
-# Trust at which the rate may not grow any more.
+# Trust at which the rate may not grow any more: for pretrained weights, which
+# longer steps ruin, and for new ones, which have nothing to lose.
 TRUST_FLOOR = 0.8
+NEW_TRUST_FLOOR = 0.3
 
 # Feedback within a run: how far the last bias moves for a cosine of
 # 1, how much of that it forgets each decision, and its limit.
@@ -67,20 +69,21 @@ def decision_interval(
     return interval, max(1, math.ceil(total_steps / interval))
 
 
-def increment(output: Tensor, trust: Tensor) -> Tensor:
+def increment(output: Tensor, trust: Tensor, pretrained: Tensor) -> Tensor:
     """Change of the log rate, in [-0.5, 0.5].
 
     Trust caps it: where the loss no longer falls as the gradient promised, a
     longer step cannot be justified, and far from there the rate has to fall,
-    whatever the controller has to say. It is a ruler that pretrained and new
-    networks share. On a quadratic, distrust (1 - trust) is proportional to the
-    rate, so the rate may change by the factor that brings trust to the floor.
+    whatever the controller has to say. On a quadratic, distrust (1 - trust) is
+    proportional to the rate, so the rate may change by the factor that brings
+    trust to the floor: 0.8 for pretrained weights, 0.3 for new ones.
 
     An output of exactly 0 is "hands off": the rate stays, whatever the trust.
 
     Args:
         output: Scalar, the controller's output, any float.
         trust: Scalar, see `features.trust`.
+        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
 
     Returns:
         Scalar float32; 0 for an output that is not a number.
@@ -88,7 +91,8 @@ def increment(output: Tensor, trust: Tensor) -> Tensor:
     output = ops.where(ops.isfinite(output), output, 0.0)
     wanted = MAX_INCREMENT * ops.tanh(output)
     distrust = ops.maximum(1.0 - trust, 1e-6)
-    room = math.log(1.0 - TRUST_FLOOR) - ops.log(distrust)
+    floor = ops.where(pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
+    room = ops.log(1.0 - floor) - ops.log(distrust)
     capped = ops.minimum(wanted, ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT))
     return ops.where(ops.equal(output, 0.0), 0.0, capped)
 

@@ -62,6 +62,7 @@ def test_limits_are_those_of_the_code():
     from keras_metalr.features import NUM_FEATURES
     from keras_metalr.signals import SAMPLE_SIZE
     from keras_metalr.update_rule import MAX_INCREMENT
+    from keras_metalr.update_rule import NEW_TRUST_FLOOR
     from keras_metalr.update_rule import NUM_DECISIONS
     from keras_metalr.update_rule import START_RATIO
     from keras_metalr.update_rule import TRUST_FLOOR
@@ -70,7 +71,11 @@ def test_limits_are_those_of_the_code():
     assert f"{SAMPLE_SIZE:,} weights" in README
     assert f"about {NUM_DECISIONS} decisions" in README
     assert f"log rate += {MAX_INCREMENT:g} tanh(o)" in README
-    assert f"at most log({1.0 - TRUST_FLOOR:g} / (1 - trust))" in README
+    old, new = 1.0 - TRUST_FLOOR, 1.0 - NEW_TRUST_FLOOR
+    words = " ".join(README.split())
+    assert "at most log(d / (1 - trust))" in words
+    assert f"`d` is {old:g} for pretrained weights" in words
+    assert f"ruin, and {new:g} for new ones" in words
     assert f"{NUM_FEATURES} numbers" in README
     assert f"{START_RATIO:.0e}".replace("e-0", "e-") in README
     assert decision_interval(299)[0] == 1 and decision_interval(300)[0] == 2

@@ -68,12 +68,20 @@ def test_decision_interval(total, accumulation, expected):
 # -- Increments. ------------------------------------------------------------
 
 
+def increment(outputs, trust, pretrained=1.0):
+    return as_numpy(
+        update_rule.increment(
+            tensor(outputs), tensor(trust), tensor(pretrained)
+        )
+    )
+
+
 @given(
     outputs=st.lists(any_float32, min_size=16, max_size=16),
     trust=st.lists(any_float32, min_size=16, max_size=16),
 )
 def test_increment_is_bounded_for_any_output(outputs, trust):
-    moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
+    moved = increment(outputs, trust)
     # Trust is limited to [-2, 2], so always a number.
     trusted = ~np.isnan(np.asarray(trust, "float32"))
     assert np.all(np.abs(moved[trusted]) <= 0.5)
@@ -82,16 +90,14 @@ def test_increment_is_bounded_for_any_output(outputs, trust):
 @given(trust=st.lists(any_float32, min_size=8, max_size=8))
 def test_output_of_zero_moves_nothing(trust):
     for zero in (0.0, -0.0):
-        outputs = tensor([zero] * 8)
-        moved = as_numpy(update_rule.increment(outputs, tensor(trust)))
+        moved = increment([zero] * 8, trust)
         np.testing.assert_array_equal(moved, 0.0)
 
 
 @pytest.mark.parametrize("trust", [1.0, 0.7, -2.0])
 @pytest.mark.parametrize("output", [np.nan, np.inf, -np.inf])
 def test_output_that_is_not_finite_moves_nothing(output, trust):
-    moved = update_rule.increment(tensor(output), tensor(trust))
-    assert float(moved) == 0.0
+    assert float(increment(output, trust)) == 0.0
 
 
 # "Hands off" is the one exception, so an output of exactly 0 is left out.
@@ -104,8 +110,7 @@ some_output = st.floats(-1e6, 1e6, width=32, allow_subnormal=False).filter(bool)
     trust=st.floats(-2.0, 2.0, width=32),
 )
 def test_increment_is_monotone_in_the_output(outputs, trust):
-    trust = [trust] * len(outputs)
-    moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
+    moved = increment(outputs, [trust] * len(outputs))
     assert np.all(np.diff(moved) >= 0.0)
 
 
@@ -116,50 +121,56 @@ def test_increment_is_monotone_in_the_output(outputs, trust):
     ),
 )
 def test_increment_is_monotone_in_the_trust(output, trust):
-    outputs = [output] * len(trust)
-    moved = as_numpy(update_rule.increment(tensor(outputs), tensor(trust)))
+    moved = increment([output] * len(trust), trust)
     assert np.all(np.diff(moved) >= 0.0)
 
 
 def test_increment_is_strictly_monotone_near_zero():
-    outputs = np.linspace(-2.0, 2.0, 101)
-    moved = update_rule.increment(tensor(outputs), tensor(np.ones(101)))
-    assert np.all(np.diff(as_numpy(moved)) > 0.0)
+    moved = increment(np.linspace(-2.0, 2.0, 101), np.ones(101))
+    assert np.all(np.diff(moved) > 0.0)
 
 
 @pytest.mark.parametrize("output", [-3.0, -0.7, -1e-3, 1e-3, 0.7, 3.0])
 def test_increment_is_half_of_tanh(output):
-    moved = float(update_rule.increment(tensor(output), tensor(1.0)))
+    moved = float(increment(output, 1.0))
     assert moved == pytest.approx(0.5 * math.tanh(output), rel=1e-5)
 
 
-FLOOR = update_rule.TRUST_FLOOR
+FLOORS = [
+    (1.0, update_rule.TRUST_FLOOR),
+    (0.0, update_rule.NEW_TRUST_FLOOR),
+]
+# Times the distrust of the floor, and the cap that goes with it.
 CAPS = [
-    (1.5, 0.5),
-    (1.0, 0.5),
+    (-2.0, 0.5),
+    (0.0, 0.5),
     # By as much as brings the distrust to that of the floor.
-    (1.0 - (1.0 - FLOOR) / 1.3, math.log(1.3)),
-    (FLOOR, 0.0),
-    (1.0 - (1.0 - FLOOR) * 1.3, -math.log(1.3)),
-    (1.0 - (1.0 - FLOOR) * 2.0, -0.5),
-    (-2.0, -0.5),
+    (1.0 / 1.3, math.log(1.3)),
+    (1.0, 0.0),
+    (1.3, -math.log(1.3)),
+    (2.0, -0.5),
+    (3.0, -0.5),
 ]
 
 
-@pytest.mark.parametrize(("trust", "cap"), CAPS)
-def test_trust_caps_the_increment(trust, cap):
+@pytest.mark.parametrize(("pretrained", "floor"), FLOORS)
+@pytest.mark.parametrize(("distrust", "cap"), CAPS)
+def test_trust_caps_the_increment(distrust, cap, pretrained, floor):
+    trust = 1.0 - distrust * (1.0 - floor)
     for output in (9.0, 1.0, 1e-3, -1e-3, -0.3, -1.0, -9.0):
-        moved = float(update_rule.increment(tensor(output), tensor(trust)))
+        moved = float(increment(output, trust, pretrained))
         wanted = 0.5 * math.tanh(output)
         assert moved == pytest.approx(min(wanted, cap), abs=1e-6), output
 
 
-def test_low_trust_forces_the_rate_down():
+@pytest.mark.parametrize(("pretrained", "floor"), FLOORS)
+def test_low_trust_forces_the_rate_down(pretrained, floor):
     # However sure the controller is, and where it hardly says a thing.
-    outputs = tensor([9.0, 1e-3, 1e-30, -1e-30, -1e-3])
-    for trust, cap in (CAPS[-3], CAPS[-2]):
-        moved = update_rule.increment(outputs, tensor([trust] * 5))
-        np.testing.assert_allclose(as_numpy(moved), cap, atol=1e-6)
+    outputs = [9.0, 1e-3, 1e-30, -1e-30, -1e-3]
+    for distrust, cap in CAPS[-3:-1]:
+        trust = 1.0 - distrust * (1.0 - floor)
+        moved = increment(outputs, [trust] * 5, pretrained)
+        np.testing.assert_allclose(moved, cap, atol=1e-6)
 
 
 # -- Limits. ----------------------------------------------------------------

@@ -57,23 +57,27 @@ class Part(NamedTuple):
     num_decisions: int = 200
     without: tuple[str, ...] = ()
     settings: Settings = Settings()
-    rule: Callable[[Any, Any], Any] = increment
+    rule: Callable[[Any, Any, Any], Any] = increment
     first_rate: float = 1e-3
     start: bool = False
 
 
-def _free(output: Any, trust: Any) -> Any:
+def _free(output: Any, trust: Any, pretrained: Any) -> Any:
     """No cap: what the controller wants is what happens."""
-    del trust
+    del trust, pretrained
     return MAX_INCREMENT * ops.tanh(output)
 
 
-def _growth_only(output: Any, trust: Any) -> Any:
+def _growth_only(output: Any, trust: Any, pretrained: Any) -> Any:
     """A cap that holds the rate, and never lowers it."""
-    wanted = _free(output, trust)
-    return ops.where(
-        wanted > 0.0, ops.maximum(increment(output, trust), 0.0), wanted
-    )
+    wanted = _free(output, trust, pretrained)
+    held = ops.maximum(increment(output, trust, pretrained), 0.0)
+    return ops.where(wanted > 0.0, held, wanted)
+
+
+def _as_pretrained(output: Any, trust: Any, pretrained: Any) -> Any:
+    """The cap of pretrained weights, for new ones too."""
+    return increment(output, trust, ops.ones_like(pretrained))
 
 
 def parts() -> list[Part]:
@@ -83,6 +87,7 @@ def parts() -> list[Part]:
     rows += [
         Part("trust: no cap", rule=_free),
         Part("trust: cap on growth alone", rule=_growth_only),
+        Part("trust: one floor, 0.8, for all", rule=_as_pretrained),
         Part("trust: neither", without=GROUPS["trust"], rule=_free),
         Part("guard off", settings=Settings(guard=False)),
         Part("feedback within the run", settings=Settings(feedback=True)),

@@ -62,9 +62,21 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
 def test_cap_on_growth_alone():
     outputs = np.array([2.0, 2.0, 2.0, -2.0], "float32")
     trust = np.array([1.0, 0.9, 0.5, 0.5], "float32")
-    growth = np.asarray(ablation._growth_only(outputs, trust))
-    full = np.asarray(ablation.increment(outputs, trust))
+    pretrained = np.ones(4, "float32")
+    growth = np.asarray(ablation._growth_only(outputs, trust, pretrained))
+    full = np.asarray(ablation.increment(outputs, trust, pretrained))
     np.testing.assert_allclose(growth[:2], full[:2])
     # Where trust is low it holds the rate, and leaves a fall as it was.
     np.testing.assert_allclose(growth[2:], [0.0, 0.5 * np.tanh(-2.0)])
     np.testing.assert_allclose(full[2:], -0.5)
+
+
+def test_one_floor_for_all():
+    outputs = np.array([2.0, 2.0], "float32")
+    trust = np.array([0.9, 0.5], "float32")
+    new, old = np.zeros(2, "float32"), np.ones(2, "float32")
+    alike = np.asarray(ablation._as_pretrained(outputs, trust, new))
+    expected = np.asarray(ablation.increment(outputs, trust, old))
+    np.testing.assert_array_equal(alike, expected)
+    shipped = np.asarray(ablation.increment(outputs, trust, new))
+    assert alike[1] < 0.0 < shipped[1]

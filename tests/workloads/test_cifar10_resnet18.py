@@ -39,6 +39,31 @@ def test_data_are_normalized_and_split(tfds_dir):
     assert np.abs(data.x_train.std(axis=(0, 1, 2)) - 1).max() < 0.15
 
 
+@pytest.mark.parametrize("size", [16, 8])
+def test_smaller_images_are_means_over_squares(tfds_dir, size):
+    options = {"train_examples": 4, "validation_examples": 2}
+    whole = workloads.get("cifar10_resnet18", **options).load_data()
+    workload = workloads.get("cifar10_resnet18", image_size=size, **options)
+    small = workload.load_data()
+    side = 32 // size
+    for name in ("x_train", "x_validation"):
+        images, means = getattr(whole, name), getattr(small, name)
+        assert means.shape == (len(images), size, size, 3)
+        for row, column in ((0, 0), (1, 2), (size - 1, size - 1)):
+            square = images[:, row * side :, column * side :][:, :side, :side]
+            expected = square.mean(axis=(1, 2))
+            np.testing.assert_allclose(
+                means[:, row, column], expected, atol=1e-5
+            )
+    assert workload.build_model().input_shape == (None, size, size, 3)
+
+
+@pytest.mark.parametrize("size", [0, 24, 64, "16"])
+def test_image_size_out_of_range(size):
+    with pytest.raises(ValueError, match=r"one of \(32, 16, 8\)"):
+        workloads.get("cifar10_resnet18", image_size=size)
+
+
 @pytest.mark.parametrize(
     ("start", "note"),
     [
@@ -68,23 +93,26 @@ def test_slice_out_of_range(count):
 def _augmented(images, seed):
     from tensorflow import data
 
-    batches = data.Dataset.from_tensors(images).map(crop_and_flip(seed))
+    augment = crop_and_flip(seed, images.shape[1])
+    batches = data.Dataset.from_tensors(images).map(augment)
     return next(batches.as_numpy_iterator())
 
 
-def test_augmentation_is_a_shift_by_whole_pixels_and_a_mirroring():
-    images = np.random.default_rng(0).normal(size=(300, 32, 32, 3))
+@pytest.mark.parametrize(("size", "most"), [(32, 4), (16, 2)])
+def test_augmentation_is_a_shift_by_whole_pixels_and_a_mirroring(size, most):
+    images = np.random.default_rng(0).normal(size=(300, size, size, 3))
     images = images.astype("float32")
     results = _augmented(images, seed=5)
-    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+    count = 2 * most + 1
     offsets = []
     for image, result in zip(padded, results, strict=True):
         crops = {
-            (row, column, step): image[row : row + 32, column : column + 32][
-                :, ::step
-            ]
-            for row in range(9)
-            for column in range(9)
+            (row, column, step): image[
+                row : row + size, column : column + size
+            ][:, ::step]
+            for row in range(count)
+            for column in range(count)
             for step in (1, -1)
         }
         found = [k for k, crop in crops.items() if np.array_equal(crop, result)]
@@ -92,9 +120,11 @@ def test_augmentation_is_a_shift_by_whole_pixels_and_a_mirroring():
         offsets.append(found[0])
     rows, columns, steps = np.array(offsets).T
     for values in (rows, columns):
-        # Nine offsets, 33 images each, give or take 4 standard deviations.
-        assert np.bincount(values, minlength=9).min() > 10
-        assert np.bincount(values, minlength=9).max() < 56
+        # Within 4 standard deviations of an equal share of the 300 images.
+        margin = 4 * (300 / count) ** 0.5
+        found = np.bincount(values, minlength=count)
+        assert len(found) == count
+        assert np.abs(found - 300 / count).max() < margin
     assert 110 < np.sum(steps == -1) < 190
 
 

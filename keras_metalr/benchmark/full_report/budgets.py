@@ -42,7 +42,7 @@ def _feedback(
     )
 
 
-_CPU_SST2 = {"sequence_length": 32, "train_examples": 1344}
+_CPU_SST2 = {"sequence_length": 32, "train_examples": 2560}
 
 BUDGETS = {
     "smoke": Budget(
@@ -51,7 +51,11 @@ BUDGETS = {
             Task(
                 "cifar10_resnet18",
                 seconds=(25, 35),
-                options={"train_examples": 64, "validation_examples": 32},
+                options={
+                    "image_size": 8,
+                    "train_examples": 64,
+                    "validation_examples": 32,
+                },
                 epochs=2,
                 steps=2,
                 batch_size=8,
@@ -118,30 +122,34 @@ BUDGETS = {
         cifar10=Primary(
             Task(
                 "cifar10_resnet18",
-                seconds=(70, 100),
-                options={"train_examples": 1152, "validation_examples": 256},
-                epochs=3,
-                steps=18,
-                target_accuracy=0.3,
+                seconds=(70, 95),
+                options={
+                    "image_size": 16,
+                    "train_examples": 5120,
+                    "validation_examples": 512,
+                },
+                epochs=4,
+                steps=80,
+                target_accuracy=0.25,
             )
         ),
         sst2=Primary(
             Task(
                 "sst2_bert",
-                seconds=(90, 115),
+                seconds=(75, 100),
                 # Whole batches: another size would be compiled, too.
                 options={**_CPU_SST2, "validation_examples": 384},
-                epochs=3,
-                steps=42,
+                epochs=4,
+                steps=80,
                 target_accuracy=0.75,
             )
         ),
         results_line=Task(
             "sst2_bert",
-            seconds=(145, 190),
+            seconds=(110, 140),
             options=_CPU_SST2,
             epochs=1,
-            steps=42,
+            steps=80,
             report_epochs=1,
         ),
         phases=(

@@ -29,6 +29,10 @@ def cuts(task: Task, workload: Workload) -> list[str]:
         for name, kind in _COUNTS.items()
         if task.options.get(name) is not None
     ]
+    size = task.options.get("image_size")
+    if size is not None:
+        own_size = own.options["image_size"]
+        found.append(f"images of {size} pixels a side in place of {own_size}")
     length = task.options.get("sequence_length")
     if length is not None:
         own_length = own.options["sequence_length"]

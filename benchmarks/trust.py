@@ -1,0 +1,150 @@
+"""How much of what the gradient promises comes, at rates good and bad.
+
+    python benchmarks/trust.py --preset FOLDER
+
+ResNet-18 with SGD on images of 16 pixels, from new weights, and a pretrained
+encoder with AdamW on SST-2: 80 steps at each of some constant rates, with the
+mean trust ratio of the second half beside the validation loss at the end. About
+twenty minutes on two CPU cores. Runs that are there already are not made again.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_metalr import phases
+from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.workloads.workload import Workload
+
+NUM_STEPS = 80
+RESNET_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+ENCODER_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+RESULT = pathlib.Path(__file__).parent / "results" / "trust.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs that are missing; print and store what came out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--preset", required=True, help="encoder: KerasHub preset, or a folder")
+    add("--runs", type=pathlib.Path, default=pathlib.Path("runs/trust"))
+    add("--output", type=pathlib.Path, default=RESULT)
+    arguments = parser.parse_args(argv)
+    console = Console()
+    tasks = {
+        "ResNet-18, new": (
+            workloads.get(
+                "cifar10_resnet18",
+                train_examples=5120,
+                validation_examples=512,
+                image_size=16,
+            ),
+            RESNET_RATES,
+        ),
+        "encoder, pretrained": (
+            workloads.get(
+                "sst2_bert",
+                preset=arguments.preset,
+                sequence_length=32,
+                train_examples=2560,
+                validation_examples=384,
+            ),
+            ENCODER_RATES,
+        ),
+    }
+    try:
+        rows = [
+            row
+            for name, (workload, rates) in tasks.items()
+            for row in _measure(name, workload, rates, arguments.runs, console)
+        ]
+    except (workloads.DataNotAvailableError, ImportError) as error:
+        return report_error(error)
+    record = {
+        "command": "python benchmarks/trust.py --preset FOLDER",
+        "backend": keras.backend.backend(),
+        "num_steps": NUM_STEPS,
+        "rows": rows,
+    }
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    _print(rows, console)
+    return 0
+
+
+def _measure(
+    name: str,
+    workload: Workload,
+    rates: Sequence[float],
+    folder: pathlib.Path,
+    console: Console,
+) -> list[dict[str, Any]]:
+    data = workload.load_data()
+
+    def fit_arguments(seed: int) -> dict[str, Any]:
+        return {
+            "x": data.train_batches(workload.batch_size, seed),
+            "steps_per_epoch": NUM_STEPS,
+            "validation_data": data.validation_batches(workload.batch_size),
+            "shuffle": False,
+            "verbose": 0,
+        }
+
+    def progress(run: phases.Run) -> None:
+        console.print(f"{name}: {run.learning_rate:g}: {run.outcome:.4g}")
+
+    runs = phases.collect(
+        workload.compiled_model,
+        fit_arguments,
+        learning_rates=rates,
+        workload=workload.name,
+        folder=folder,
+        progress=progress,
+    )
+    return [
+        {
+            "task": name,
+            "note": data.note,
+            "learning_rate": run.learning_rate,
+            "trust_ratio": _mean_of_second_half(run.trace["trust_ratio"]),
+            "validation_loss": (
+                run.outcome if math.isfinite(run.outcome) else None
+            ),
+        }
+        for run in runs
+    ]
+
+
+def _mean_of_second_half(ratios: np.ndarray) -> float:
+    return round(float(np.nanmean(ratios[len(ratios) // 2 :])), 4)
+
+
+def _print(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(
+            *(
+                f"{v:.4g}" if isinstance(v, float) else str(v)
+                for v in row.values()
+            )
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
