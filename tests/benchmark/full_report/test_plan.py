@@ -104,12 +104,14 @@ def test_cuts_say_what_is_left_out():
     parts = {part.name: part for part in make_plan("cpu", choices)}
     assert parts["sst2"].details["cuts"] == [
         "small in place of bert_base_en_uncased",
-        "1,344 training examples",
+        "2,560 training examples",
         "384 validation examples",
         "32 tokens a text in place of 128",
-        "42 training steps in place of 3 epochs (3 validations)",
+        "80 training steps in place of 3 epochs (4 validations)",
         "a target accuracy of 75% in place of 90%",
     ]
+    sizes = "images of 16 pixels a side in place of 32"
+    assert sizes in parts["cifar10"].details["cuts"]
     assert parts["phases-digits"].details["cuts"] == ["3 epochs in place of 20"]
     (smoke, *_) = make_plan("smoke", CHOICES)
     assert "batches of 8 in place of 64" in smoke.details["cuts"]
