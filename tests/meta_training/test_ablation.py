@@ -27,7 +27,7 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
         Part("as shipped", 20),
         Part("phase 2 alone", 20, start=True),
         Part("without time", 20, without=ablation.GROUPS["time"]),
-        Part("another rule", 20, rule=lambda output, _: 0.1 * output),
+        Part("another rule", 20, rule=lambda output, *_: 0.1 * output),
         Part("40 decisions", 40),
         Part(
             "safe start off",
