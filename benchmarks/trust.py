@@ -9,8 +9,6 @@ twenty minutes on two CPU cores. Runs that are there already are not made again.
 """
 
 import argparse
-import json
-import math
 import os
 import pathlib
 import sys
@@ -27,6 +25,8 @@ from rich.table import Table
 from keras_metalr import phases
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
 
 NUM_STEPS = 80
@@ -69,20 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     }
     try:
-        rows = [
-            row
-            for name, (workload, rates) in tasks.items()
-            for row in _measure(name, workload, rates, arguments.runs, console)
-        ]
+        data = {name: task.load_data() for name, (task, _) in tasks.items()}
     except (workloads.DataNotAvailableError, ImportError) as error:
         return report_error(error)
+    rows = [
+        row
+        for name, (task, rates) in tasks.items()
+        for row in _measure(
+            name, task, data[name], rates, arguments.runs, console
+        )
+    ]
     record = {
         "command": "python benchmarks/trust.py --preset FOLDER",
         "backend": keras.backend.backend(),
         "num_steps": NUM_STEPS,
         "rows": rows,
     }
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(arguments.output, record)
     _print(rows, console)
     return 0
 
@@ -90,27 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(
     name: str,
     workload: Workload,
+    data: Data,
     rates: Sequence[float],
     folder: pathlib.Path,
     console: Console,
 ) -> list[dict[str, Any]]:
-    data = workload.load_data()
-
-    def fit_arguments(seed: int) -> dict[str, Any]:
-        return {
-            "x": data.train_batches(workload.batch_size, seed),
-            "steps_per_epoch": NUM_STEPS,
-            "validation_data": data.validation_batches(workload.batch_size),
-            "shuffle": False,
-            "verbose": 0,
-        }
-
     def progress(run: phases.Run) -> None:
         console.print(f"{name}: {run.learning_rate:g}: {run.outcome:.4g}")
 
     runs = phases.collect(
         workload.compiled_model,
-        fit_arguments,
+        workload.fit_arguments(data, 1, steps_per_epoch=NUM_STEPS),
         learning_rates=rates,
         workload=workload.name,
         folder=folder,
@@ -122,9 +115,7 @@ def _measure(
             "note": data.note,
             "learning_rate": run.learning_rate,
             "trust_ratio": _mean_of_second_half(run.trace["trust_ratio"]),
-            "validation_loss": (
-                run.outcome if math.isfinite(run.outcome) else None
-            ),
+            "validation_loss": run.outcome,
         }
         for run in runs
     ]

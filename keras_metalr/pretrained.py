@@ -35,11 +35,10 @@ def is_pretrained(variables: Sequence[keras.Variable]) -> bool:
     """
     if not variables:
         return False
-    vectors = [
-        np.unique(backend.eager_value(variable))
-        for variable in variables
-        if len(variable.shape) == 1
-    ]
-    return not vectors or any(
-        values.size > 1 and not set(values) <= {0.0, 1.0} for values in vectors
-    )
+    vectors = [variable for variable in variables if len(variable.shape) == 1]
+    return not vectors or any(map(_differs, vectors))
+
+
+def _differs(vector: keras.Variable) -> bool:
+    values = np.unique(backend.eager_value(vector))
+    return values.size > 1 and not set(values) <= {0.0, 1.0}

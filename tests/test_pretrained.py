@@ -126,3 +126,18 @@ def test_each_fit_looks_at_the_weights_it_finds(network):
     for expected in (0.0, 1.0):
         model.fit(x, x[:, :2], verbose=0, callbacks=[MetaLR(), look])
         assert look.pretrained == expected
+
+
+def test_resumed_run_is_held_as_it_began(tmp_path):
+    path = str(tmp_path / "run.keras")
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    model = keras.Sequential(dense())
+    model.compile("sgd", loss="mse")
+    saver = keras.callbacks.ModelCheckpoint(path)
+    model.fit(x, x[:, :2], verbose=0, callbacks=[MetaLR(), saver])
+    model = keras.models.load_model(path)
+    assert is_pretrained(model.trainable_variables)
+    metalr, look = MetaLR().restore(path), Look()
+    arguments = {"epochs": 2, "initial_epoch": 1, "verbose": 0}
+    model.fit(x, x[:, :2], callbacks=[metalr, look], **arguments)
+    assert look.pretrained == 0.0

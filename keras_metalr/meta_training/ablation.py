@@ -87,7 +87,7 @@ def parts() -> list[Part]:
     rows += [
         Part("trust: no cap", rule=_free),
         Part("trust: cap on growth alone", rule=_growth_only),
-        Part("trust: one floor, 0.8, for all", rule=_as_pretrained),
+        Part("trust: new weights as pretrained ones", rule=_as_pretrained),
         Part("trust: neither", without=GROUPS["trust"], rule=_free),
         Part("guard off", settings=Settings(guard=False)),
         Part("feedback within the run", settings=Settings(feedback=True)),

@@ -121,7 +121,7 @@ def test_augmentation_is_a_shift_by_whole_pixels_and_a_mirroring(size, most):
     rows, columns, steps = np.array(offsets).T
     for values in (rows, columns):
         # Within 4 standard deviations of an equal share of the 300 images.
-        margin = 4 * (300 / count) ** 0.5
+        margin = 4 * (300 * (count - 1)) ** 0.5 / count
         found = np.bincount(values, minlength=count)
         assert len(found) == count
         assert np.abs(found - 300 / count).max() < margin
