@@ -1,5 +1,6 @@
 """Images and texts, as small as the networks of the suite."""
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -15,10 +16,10 @@ _PADDING = 0
 _OLD_CLASSES = 5
 
 
-def load_cifar10_slice(
+def load_cifar10_halved(
     train_examples: int = 3000, validation_examples: int = 1000
 ) -> Data:
-    """CIFAR-10 in colour, 32x32; the first and the last training images."""
+    """CIFAR-10 in colour at 16x16; the first and the last training images."""
     splits = [
         tfds_source.load_arrays("cifar10", split)
         for split in (
@@ -28,7 +29,7 @@ def load_cifar10_slice(
     ]
     (x, y), (x_validation, y_validation) = (
         (
-            split["image"].astype("float32") / 127.5 - 1.0,
+            _halved(split["image"].astype("float32") / 127.5 - 1.0),
             np.asarray(split["label"], "int32"),
         )
         for split in splits
@@ -38,19 +39,33 @@ def load_cifar10_slice(
     return Data(x, y, x_validation, y_validation, note=note)
 
 
-def load_fashion_pictures(
+def load_fashion_halved(
     train_examples: int = 4000, validation_examples: int = 1000
 ) -> Data:
-    """Fashion-MNIST at 14x14, to be told from itself: the target is `x`."""
+    """Fashion-MNIST at 14x14."""
     data = load_fashion_mnist(train_examples, validation_examples)
-    x, x_validation = map(_halved, (data.x_train, data.x_validation))
+    return dataclasses.replace(
+        data,
+        x_train=_halved(data.x_train),
+        x_validation=_halved(data.x_validation),
+    )
+
+
+def load_fashion_pictures() -> Data:
+    """Fashion-MNIST at 14x14, to be told from itself: the target is `x`."""
+    data = load_fashion_halved()
+    x, x_validation = (
+        images.reshape(len(images), -1)
+        for images in (data.x_train, data.x_validation)
+    )
     return Data(x, x, x_validation, x_validation)
 
 
 def _halved(images: np.ndarray) -> np.ndarray:
-    """`(n, 28, 28, 1)` to means of 2x2 blocks, `(n, 196)`."""
-    blocks = images.reshape(len(images), 14, 2, 14, 2)
-    return blocks.mean((2, 4)).reshape(len(images), -1)
+    """`(n, 2 h, 2 w, c)` to means of 2x2 blocks, `(n, h, w, c)`."""
+    count, height, width, channels = images.shape
+    blocks = images.reshape(count, height // 2, 2, width // 2, 2, channels)
+    return blocks.mean((2, 4))
 
 
 def load_old_digits() -> Data:

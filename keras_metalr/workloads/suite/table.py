@@ -9,8 +9,6 @@ import keras
 
 from keras_metalr.workloads.digits import build_digits_model
 from keras_metalr.workloads.digits import load_digits_data
-from keras_metalr.workloads.fashion_mnist_cnn import build_fashion_mnist_model
-from keras_metalr.workloads.fashion_mnist_cnn import load_fashion_mnist
 from keras_metalr.workloads.optimizers import optimizer_factory
 from keras_metalr.workloads.suite import media
 from keras_metalr.workloads.suite import media_models
@@ -198,8 +196,8 @@ _IMAGES = (
     Entry(
         "fashion_batchnorm",
         "convnet, batch normalization",
-        functools.partial(load_fashion_mnist, 4000, 1000),
-        build_fashion_mnist_model,
+        media.load_fashion_halved,
+        media_models.build_batchnorm,
         "momentum",
         0.01,
         64,
@@ -210,7 +208,7 @@ _IMAGES = (
     Entry(
         "cifar10_residual",
         "residual convnet, batch normalization",
-        media.load_cifar10_slice,
+        media.load_cifar10_halved,
         media_models.build_residual,
         "adamw",
         3e-3,
