@@ -2,10 +2,11 @@
 
     python scripts/benchmark.py --set smoke
 
-Makes the runs that are missing in `--output`, one JSON a run, and writes the
-page from them. An interrupted call goes on where it was. `smoke` takes minutes
-on two CPU cores and says nothing about the methods, `cpu` some hours; `full` is
-for a GPU or a cluster.
+Makes the runs that are missing in `--output`, one JSON a run, times the methods
+in turn, and writes the page. An interrupted call goes on where it was. `smoke`
+takes minutes on two CPU cores and says nothing about the methods, `cpu` some
+hours; `full` is for a GPU or a cluster. `--publish` writes the packed runs and
+the page to where the project keeps them.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.peers.__main__ import PAGE
 from keras_metalr.benchmark.peers.__main__ import RECORDS
 from keras_metalr.benchmark.peers.__main__ import main as write_page
+from keras_metalr.benchmark.peers.packed import pack
 from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.schedule import JOBLIB_BACKENDS
 from keras_metalr.benchmark.peers.schedule import make_all
 from keras_metalr.benchmark.peers.store import save_plan
+from keras_metalr.benchmark.peers.timing import time_methods
 from keras_metalr.workloads import DataNotAvailableError
-
-SMOKE = pathlib.Path("runs/peers-smoke")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,31 +40,29 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--output",
         type=pathlib.Path,
-        help=f"folder of the records ({RECORDS}; for smoke {SMOKE})",
+        help="folder of the runs (runs/peers-SET)",
     )
-    add(
-        "--page",
-        type=pathlib.Path,
-        help=f"the page ({PAGE}; for smoke {SMOKE / PAGE.name})",
-    )
+    add("--publish", action="store_true", help=f"write {RECORDS} and {PAGE}")
     add("--processes", type=int, default=1, help="side by side")
     add("--joblib-backend", choices=JOBLIB_BACKENDS, default="loky")
     options = parser.parse_args(arguments)
     plan = SETS[options.set]
-    is_smoke = options.set == "smoke"
-    output = options.output or (SMOKE if is_smoke else RECORDS)
-    page = options.page or (output / PAGE.name if is_smoke else PAGE)
+    runs = options.output or pathlib.Path(f"runs/peers-{options.set}")
+    packed = RECORDS if options.publish else runs / "packed"
+    page = PAGE if options.publish else runs / PAGE.name
     try:
-        save_plan(plan, output)
+        save_plan(plan, runs)
         make_all(
             plan,
-            output,
+            runs,
             num_processes=options.processes,
             joblib_backend=options.joblib_backend,
         )
+        time_methods(plan, runs)
+        pack(plan, runs, packed)
     except (DataNotAvailableError, ImportError, ValueError) as error:
         return report_error(error)
-    return write_page(["--records", str(output), "--page", str(page)])
+    return write_page(["--records", str(packed), "--page", str(page)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Makes the runs of one workload with one method; compiles once for all."""
 
+import functools
 import itertools
 import json
 import math
@@ -31,6 +32,8 @@ FORMAT_VERSION = 1
 _CALIBRATION_BATCHES = 20
 # A range test sees other batches than the training.
 _FINDER_SEED_OFFSET = 10_000
+# Validation sets are small: one batch, or two, costs least.
+_VALIDATION_BATCH_SIZE = 1000
 
 
 def identity(run: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def run_cell(cell: Cell, output: Path) -> int:
         return 0
     keep_compiled()
     workload = SUITE[cell.workload].workload()
-    data = workload.load_data()
+    data = _data_of(cell.workload)
     steps_per_epoch = _steps_per_epoch(cell, workload, data)
     trainee = _trainee(cell, workload, data, steps_per_epoch)
     by_seed = itertools.groupby(missing, key=lambda run: run["seed"])
@@ -101,6 +104,12 @@ def run_cell(cell: Cell, output: Path) -> int:
             write_json(path_of(run, output), record)
     keras.utils.clear_session(free_memory=True)
     return len(missing)
+
+
+@functools.lru_cache(maxsize=1)
+def _data_of(workload: str) -> Data:
+    """The cells of one workload follow each other, often in one process."""
+    return SUITE[workload].load_data()
 
 
 def _steps_per_epoch(cell: Cell, workload: Workload, data: Data) -> int:
@@ -137,7 +146,7 @@ def _record(
     seed, epochs = run["seed"], run["num_evaluations"]
     keras.utils.set_random_seed(seed)
     trainee.reset(run["learning_rate"], values)
-    batches = data.validation_batches(workload.batch_size)
+    batches = data.validation_batches(_VALIDATION_BATCH_SIZE)
     before = trainee.model.evaluate(batches, verbose=0, return_dict=True)
     finder = data.train_batches(
         workload.batch_size, seed + _FINDER_SEED_OFFSET
@@ -151,7 +160,7 @@ def _record(
         values,
         finder.as_numpy_iterator(),
         [clock, *([] if trainee.peer.recovers else [StopWhenDiverged()])],
-        **fit_arguments,
+        **{**fit_arguments, "validation_data": batches},
     )
     steps = [steps_per_epoch * (k + 1) for k in range(len(history["loss"]))]
     return {

@@ -1,4 +1,4 @@
-"""The two figures of the page."""
+"""The figures of the page."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,89 @@ from keras_metalr.benchmark.peers.summary import Row
 
 _COLUMNS = 5
 _HIGHLIGHTED = "metalr"
+# Those that a reader will look for; the others stay grey.
+_COLOURS = {
+    "metalr": "C3",
+    "constant": "C0",
+    "warmup_cosine": "C1",
+    "prodigy": "C2",
+    "schedule_free": "C4",
+}
+
+
+def overview(plan: Plan, table: Sequence[Row]) -> Any:
+    """Regret against the start, all methods in one panel.
+
+    Args:
+        plan: `Plan`.
+        table: Sequence of `Row`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = _figure_class()(figsize=(8.5, 4.2))
+    axes = figure.subplots()
+    for row in sorted(table, key=lambda row: row.method in _COLOURS):
+        colour = _COLOURS.get(row.method)
+        axes.plot(
+            plan.scales,
+            row.by_scale,
+            color=colour or "0.8",
+            linewidth=4 if row.method == _HIGHLIGHTED else 1.6,
+            label=row.method if colour else None,
+            marker="." if colour else None,
+        )
+    axes.plot([], [], color="0.8", label="the other methods")
+    axes.set_xscale("log")
+    axes.set_xlabel("start, times the tuned rate or the own first guess")
+    axes.set_ylabel("regret, mean over the workloads")
+    axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
+    axes.axhline(0.0, color="0.3", linewidth=0.8, linestyle=":")
+    axes.set_title("0: the best tuned baseline. 1: nothing learned", fontsize=9)
+    axes.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def times(table: Sequence[Row]) -> Any:
+    """Bars: workloads whose target was reached, and the time of a step.
+
+    Args:
+        table: Sequence of `Row`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = _figure_class()(figsize=(10, 0.26 * len(table) + 1.4))
+    left, right = figure.subplots(1, 2)
+    by_reached = sorted(table, key=lambda row: (row.num_reached, -_mean(row)))
+    for place, row in enumerate(by_reached):
+        left.barh(place, row.num_reached, color=_bar_colour(row))
+        text = (
+            f" {_mean(row):.2f} of the steps" if row.num_reached else " never"
+        )
+        left.text(row.num_reached, place, text, va="center", fontsize=7)
+    left.set_xlim(0, len(table[0].times) * 1.3)
+    left.set_xlabel("workloads whose target was reached, and when (mean)")
+    by_time = sorted(table, key=lambda row: -row.step_time)
+    for place, row in enumerate(by_time):
+        right.barh(place, row.step_time, color=_bar_colour(row))
+    right.axvline(1.0, color="0.3", linewidth=0.8, linestyle=":")
+    right.set_xlabel("time of a step, times that with a constant rate")
+    for axes, order in ((left, by_reached), (right, by_time)):
+        axes.set_yticks(range(len(order)), [row.method for row in order])
+        axes.tick_params(axis="y", labelsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def _mean(row: Row) -> float:
+    reached = row.shares[np.isfinite(row.shares)]
+    return float(np.mean(reached)) if len(reached) else math.inf
+
+
+def _bar_colour(row: Row) -> str:
+    return _COLOURS[_HIGHLIGHTED] if row.method == _HIGHLIGHTED else "0.7"
 
 
 def starts(plan: Plan, table: Sequence[Row]) -> Any:

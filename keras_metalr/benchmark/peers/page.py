@@ -1,9 +1,12 @@
 """`docs/benchmark.md` and its figures, from the records alone."""
 
+import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.benchmark.peers.plan import Plan
@@ -22,6 +25,8 @@ from keras_metalr.workloads.suite import SUITE
 
 SENSITIVITY_FIGURE = "benchmark-starts.png"
 PROFILE_FIGURE = "benchmark-profile.png"
+TIME_FIGURE = "benchmark-time.png"
+OVERVIEW_FIGURE = "benchmark.png"
 
 _HEAD = """# Side by side
 
@@ -43,16 +48,34 @@ both of medians over {seeds} seeds, with 95 % bootstrap intervals over seeds.
 *Score* is AlgoPerf's: the area under the performance profile of the steps to
 the baseline's loss, from scale 1; a miss is infinite. *State* is optimizer
 state in bytes a weight, on the largest network; *step time* is relative to a
-constant rate, with validation and without compiling.
+constant rate, the methods taking turns in one process.
 """
 
 
-def write_figures(plan: Plan, records: Mapping[Any, Any], folder: Path) -> None:
-    """Write both figures as PNG.
+FIGURES = (OVERVIEW_FIGURE, SENSITIVITY_FIGURE, PROFILE_FIGURE, TIME_FIGURE)
+
+
+_TIME_READING = """
+From scale 1. *Reached*: workloads on which the median run came to the target.
+*Steps*: to the target, over the steps of a run, median over the workloads;
+*seconds* likewise, by the time that a step took in these runs, which went side
+by side. The last columns are milliseconds a step, and in brackets the ratio to
+a constant rate, the methods taking turns in one process.
+"""
+
+
+def write_figures(
+    plan: Plan,
+    records: Mapping[Any, Any],
+    timing: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """Write the figures as PNG.
 
     Args:
         plan: `Plan`.
         records: Mapping from (workload, method) to the records of its sweep.
+        timing: Mapping, the content of the file of `peers.timing`.
         folder: Path.
 
     Raises:
@@ -60,22 +83,33 @@ def write_figures(plan: Plan, records: Mapping[Any, Any], folder: Path) -> None:
     """
     from keras_metalr.benchmark.peers import figures
 
-    table = rows(plan, records)
-    figures.starts(plan, table).savefig(folder / SENSITIVITY_FIGURE, dpi=110)
-    figures.profiles(table).savefig(folder / PROFILE_FIGURE, dpi=110)
+    table = rows(plan, records, timing)
+    for name, figure in (
+        (OVERVIEW_FIGURE, figures.overview(plan, table)),
+        (SENSITIVITY_FIGURE, figures.starts(plan, table)),
+        (PROFILE_FIGURE, figures.profiles(table)),
+        (TIME_FIGURE, figures.times(table)),
+    ):
+        figure.savefig(folder / name, dpi=110)
 
 
-def page(plan: Plan, records: Mapping[Any, Any] | None) -> str:
+def page(
+    plan: Plan,
+    records: Mapping[Any, Any] | None,
+    timing: Mapping[str, Any] | None,
+) -> str:
     """The page in Markdown.
 
     Args:
         plan: `Plan`.
         records: Mapping from (workload, method) to the records of its sweep,
             or `None` when there are none.
+        timing: Mapping, the content of the file of `peers.timing`, or `None`
+            when there are no records.
     """
-    if records is None:
+    if records is None or timing is None:
         return _HEAD + _EMPTY
-    table = rows(plan, records)
+    table = rows(plan, records, timing)
     goals = targets(plan, records)
     reading = _READING.format(
         scales=f"{plan.scales[0]:g} to {plan.scales[-1]:g}",
@@ -83,7 +117,14 @@ def page(plan: Plan, records: Mapping[Any, Any] | None) -> str:
         seeds=plan.seeds,
     )
     drawn = digest(
-        {row.method: [row.by_scale.tolist(), str(row.times)] for row in table}
+        {
+            row.method: [
+                row.by_scale.tolist(),
+                str(row.times),
+                dict(row.step_times),
+            ]
+            for row in table
+        }
     )
     parts = [
         _HEAD,
@@ -91,6 +132,10 @@ def page(plan: Plan, records: Mapping[Any, Any] | None) -> str:
         reading,
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
         f"![Performance profiles]({PROFILE_FIGURE})\n",
+        "## Time\n",
+        _time_table(table, timing),
+        _TIME_READING,
+        f"![Steps to the target, and time of a step]({TIME_FIGURE})\n",
         f"<!-- figures of {drawn} -->\n",
         "## From scale 1, on each workload\n",
         _workload_table(plan, table),
@@ -135,6 +180,41 @@ def _main_table(table: Sequence[Row]) -> str:
     )
 
 
+def _time_table(table: Sequence[Row], timing: Mapping[str, Any]) -> str:
+    timed = timing["workloads"]
+    return markdown_table(
+        (
+            "method",
+            "reached",
+            "steps",
+            "seconds",
+            *(
+                f"{name}, {timed[name]['num_weights']:,} weights"
+                for name in timed
+            ),
+        ),
+        (
+            (
+                row.method,
+                f"{row.num_reached}/{len(row.times)}",
+                _median_text(row.shares),
+                _median_text(row.seconds),
+                *(
+                    f"{timed[name]['milliseconds'][row.method]:.1f} "
+                    f"({row.step_times[name]:.2f})"
+                    for name in timed
+                ),
+            )
+            for row in sorted(table, key=lambda row: -row.num_reached)
+        ),
+    )
+
+
+def _median_text(values: Any) -> str:
+    median = float(np.median(values))
+    return f"{median:.2f}" if math.isfinite(median) else "missed"
+
+
 def _trials_text(row: Row) -> str:
     trials = str(row.training_runs - 1)
     return f"{trials} + {row.extra_steps} steps" if row.extra_steps else trials
@@ -157,9 +237,7 @@ def _workload_table(plan: Plan, table: Sequence[Row]) -> str:
     )
 
 
-def _medians(row: Row) -> Any:
-    import numpy as np
-
+def _medians(row: Row) -> np.ndarray:
     return np.median(row.regrets, 0)
 
 

@@ -14,6 +14,8 @@ TUNING_RATES = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 FIRST_TUNING_SEED = 1000
 BASELINES = ("constant", "warmup_cosine", "warmup_linear")
 TUNING, SWEEP = "tuning", "sweep"
+# A net of a million weights, for timing alone.
+WIDE_DENSE = "wide_dense"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Plan:
         tuning_seeds: Integer (>= 1), runs a trial.
         share: Float (> 0), of each workload's own number of steps.
         num_evaluations: Integer (>= 1), how often a run is validated.
+        timed: Tuple of keys of the suite, or `"wide_dense"`: where the time of
+            a step is measured.
+        timing_turns: Integer (>= 1), how often each method is timed.
     """
 
     workloads: tuple[str, ...] = tuple(SUITE)
@@ -40,14 +45,23 @@ class Plan:
     tuning_seeds: int = 1
     share: float = 1.0
     num_evaluations: int = 20
+    timed: tuple[str, ...] = (
+        WIDE_DENSE,
+        "cifar10_residual",
+        "sst2_transformer",
+    )
+    timing_turns: int = 5
 
     def __post_init__(self) -> None:
-        for name, table in (("workloads", SUITE), ("methods", PEERS)):
+        for name, table in (
+            ("workloads", tuple(SUITE)),
+            ("methods", tuple(PEERS)),
+            ("timed", (*SUITE, WIDE_DENSE)),
+        ):
             unknown = set(getattr(self, name)) - set(table)
             if unknown:
                 raise ValueError(
-                    f"`{name}` must be of {tuple(table)}. "
-                    f"Received: {sorted(unknown)}."
+                    f"`{name}` must be of {table}. Received: {sorted(unknown)}."
                 )
         if BASELINES[0] not in self.methods or 1.0 not in self.scales:
             raise ValueError(
@@ -71,6 +85,8 @@ SETS = {
         tuning_rates=(1e-3, 1e-2, 1e-1),
         share=0.25,
         num_evaluations=5,
+        timed=("digits_dense",),
+        timing_turns=2,
     ),
     "cpu": Plan(),
     "full": Plan(seeds=10, share=4.0, num_evaluations=40, tuning_seeds=3),

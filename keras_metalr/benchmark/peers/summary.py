@@ -49,9 +49,13 @@ class Row:
         extra_steps: Integer, steps of a range test.
         state_bytes: Float, bytes of optimizer state a weight, on the workload
             with the most weights: what does not grow with them fades there.
-        step_time: Float, time of a step, validation included and compiling
-            left out, over that with a constant rate; median over the
-            workloads.
+        shares: Array of shape `(num_workloads,)`, `times` over the steps of a
+            run.
+        seconds: Array of shape `(num_workloads,)`, `times` in seconds, each
+            step taking what it took in these runs, validation included and
+            compiling left out.
+        step_times: Dict from timed workload to the time of a step over that
+            with a constant rate, see `peers.timing`.
     """
 
     method: str
@@ -62,7 +66,19 @@ class Row:
     training_runs: int
     extra_steps: int
     state_bytes: float
-    step_time: float
+    shares: np.ndarray
+    seconds: np.ndarray
+    step_times: Mapping[str, float]
+
+    @property
+    def num_reached(self) -> int:
+        """On how many workloads the median run came to the target."""
+        return int(np.sum(np.isfinite(self.times)))
+
+    @property
+    def step_time(self) -> float:
+        """Time of a step over that with a constant rate, the median."""
+        return statistics.median(self.step_times.values())
 
     @property
     def sensitivity(self) -> float:
@@ -120,15 +136,28 @@ def targets(plan: Plan, records: Records) -> dict[str, Target]:
     return found
 
 
-def rows(plan: Plan, records: Records) -> list[Row]:
+def rows(plan: Plan, records: Records, timing: Mapping[str, Any]) -> list[Row]:
     """One row a method, the least sensitive first.
 
     Args:
         plan: `Plan`.
         records: Mapping from (workload, method) to the records of its sweep.
+        timing: Mapping, the content of the file of `peers.timing`.
     """
     goals = targets(plan, records)
-    made = [_row(plan, records, goals, method) for method in plan.methods]
+    made = [
+        _row(
+            plan,
+            records,
+            goals,
+            {
+                name: table["ratio"][method]
+                for name, table in timing["workloads"].items()
+            },
+            method,
+        )
+        for method in plan.methods
+    ]
     return sorted(made, key=lambda row: row.sensitivity)
 
 
@@ -142,33 +171,36 @@ def profile_scores(table: Sequence[Row]) -> dict[str, float]:
 
 
 def _row(
-    plan: Plan, records: Records, goals: Mapping[str, Target], method: str
+    plan: Plan,
+    records: Records,
+    goals: Mapping[str, Target],
+    step_times: Mapping[str, float],
+    method: str,
 ) -> Row:
     peer = PEERS[method]
     cells = [records[workload, method] for workload in plan.workloads]
     every = [record["results"] for cell in cells for record in cell]
     finals = np.array([result["final_loss"] for result in every], "float64")
-    step_times = [
-        _median(cell, "step_seconds")
-        / _median(records[workload, BASELINES[0]], "step_seconds")
-        for workload, cell in zip(plan.workloads, cells, strict=True)
-    ]
+    times = np.array(
+        [
+            peer.extra_steps + _time(cell, goals[workload].best)
+            for workload, cell in zip(plan.workloads, cells, strict=True)
+        ]
+    )
+    num_steps = [goals[workload].num_steps for workload in plan.workloads]
     largest = max(cells, key=lambda cell: cell[0]["results"]["num_weights"])
     return Row(
         method=method,
         regrets=_regrets(plan, records, goals, method),
-        times=np.array(
-            [
-                peer.extra_steps + _time(cell, goals[workload].best)
-                for workload, cell in zip(plan.workloads, cells, strict=True)
-            ]
-        ),
+        times=times,
         num_diverged=int(np.sum(~np.isfinite(finals))),
         num_runs=len(every),
         training_runs=1 + plan.num_trials * peer.is_tuned,
         extra_steps=peer.extra_steps,
         state_bytes=_median(largest, "state_bytes_per_weight"),
-        step_time=statistics.median(step_times),
+        shares=times / np.array(num_steps),
+        seconds=times * [_median(cell, "step_seconds") for cell in cells],
+        step_times=step_times,
     )
 
 

@@ -10,11 +10,15 @@ from rich.console import Console
 
 from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.benchmark.peers import __main__ as command
+from keras_metalr.benchmark.peers import cell as cells_module
+from keras_metalr.benchmark.peers import packed
 from keras_metalr.benchmark.peers import plan as plans
 from keras_metalr.benchmark.peers import schedule
 from keras_metalr.benchmark.peers import store
 from keras_metalr.benchmark.peers import summary
+from keras_metalr.benchmark.peers import timing
 from keras_metalr.benchmark.peers.page import page
+from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 
 ENVIRONMENT = {
@@ -32,7 +36,20 @@ PLAN = plans.Plan(
     tuning_rates=(0.01, 0.1),
     share=0.1,
     num_evaluations=2,
+    timed=("wine_linear",),
+    timing_turns=1,
 )
+TIMING = {
+    "environment": ENVIRONMENT,
+    "workloads": {
+        "wine_linear": {
+            "num_weights": 42,
+            "batch_size": 32,
+            "milliseconds": dict.fromkeys(PLAN.methods, 2.0),
+            "ratio": dict.fromkeys(PLAN.methods, 1.0),
+        }
+    },
+}
 # The final loss by method and scale, of a run that begins at 2.0.
 FINAL = {
     ("constant", 0.1): 1.5,
@@ -44,18 +61,14 @@ FINAL = {
 }
 
 
-def record(method, scale, seed):
-    loss = FINAL[method, scale]
+def record(run):
+    loss = FINAL[run["method"], run["scale"]]
+    if run["purpose"] == plans.TUNING:
+        # The higher rate wins.
+        loss = 1.0 + (run["learning_rate"] < 0.1)
     return {
         "format_version": 1,
-        "config": {
-            "workload": "wine_linear",
-            "method": method,
-            "purpose": plans.SWEEP,
-            "scale": scale,
-            "learning_rate": scale,
-            "seed": seed,
-        },
+        "config": cells_module.identity(run),
         "environment": ENVIRONMENT,
         "data_note": "",
         "results": {
@@ -72,22 +85,32 @@ def record(method, scale, seed):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Records of the plan, made up."""
-    output = tmp_path / "records"
-    store.save_plan(PLAN, output)
-    for method, scale in FINAL:
-        for seed in range(PLAN.seeds):
-            name = f"{method}-{scale}-seed{seed}.json"
-            write_json(output / name, record(method, scale, seed))
+    """The packed records of the plan, made up."""
+    runs = tmp_path / "runs"
+    for cell in plans.tuning_cells(PLAN):
+        write_cell(cell, runs)
+    tuned = schedule.tuned_starts(PLAN, runs)
+    assert set(tuned.values()) == {0.1}
+    for cell in plans.sweep_cells(PLAN, tuned):
+        write_cell(cell, runs)
+    write_json(runs / timing.TIMING_FILE, TIMING)
+    output = tmp_path / "packed"
+    packed.pack(PLAN, runs, output)
     return output
 
 
+def write_cell(cell, runs):
+    for run in cell.runs():
+        write_json(cells_module.path_of(run, runs), record(run))
+
+
 def test_rows_by_hand(folder):
-    plan, records = store.load_store(folder)
+    plan, records = packed.load_packed(folder)
     assert plan == PLAN
     target = summary.targets(plan, records)["wine_linear"]
     assert target == summary.Target(1.0, "constant", 2.0, 20)
-    table = {row.method: row for row in summary.rows(plan, records)}
+    rows = summary.rows(plan, records, timing.load_timing(folder))
+    table = {row.method: row for row in rows}
     assert next(iter(table)) == "metalr"
     # (regret from 0.1, from 1): (0.5, 0), (diverged, 0.1), (-0.1, -0.1).
     assert table["constant"].sensitivity == pytest.approx(0.25)
@@ -97,8 +120,38 @@ def test_rows_by_hand(folder):
     assert table["warmup_cosine"].num_diverged == 2
     assert table["constant"].training_runs == 3
     assert table["metalr"].training_runs == 1
+    # Only the second validation, after all 20 steps of 2 s, is at the target.
+    assert table["constant"].num_reached == 1
+    assert table["constant"].shares.tolist() == [1.0]
+    assert table["constant"].seconds.tolist() == [40.0]
+    assert table["warmup_cosine"].num_reached == 0
     scores = summary.profile_scores(list(table.values()))
     assert scores == {"metalr": 1.0, "constant": 1.0, "warmup_cosine": 0.0}
+
+
+def test_packed_runs_are_those_that_were_made(folder):
+    plan, records = packed.load_packed(folder)
+    made = records["wine_linear", "warmup_cosine"]
+    runs = plans.sweep_cells(
+        plan, {("wine_linear", m): 0.1 for m in plan.methods}
+    )
+    expected = [
+        record(run)
+        for cell in runs
+        for run in cell.runs()
+        if cell.method == "warmup_cosine"
+    ]
+    expected.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
+    for one, other in zip(made, expected, strict=True):
+        for key in ("scale", "seed", "method"):
+            assert one["config"][key] == other["config"][key]
+        assert one["config"]["learning_rate"] == pytest.approx(
+            other["config"]["learning_rate"], rel=1e-5
+        )
+        for key in ("environment", "data_note"):
+            assert one[key] == other[key]
+        for key in ("results", "history"):
+            assert encode(one[key]) == encode(other[key])
 
 
 def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
@@ -111,23 +164,61 @@ def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
     text = target.read_text(encoding="utf-8")
     assert "| metalr | -0.10 [-0.10, -0.10] | -0.10" in text
     assert "| warmup_cosine | 0.55 " in text and "| 2/4 | 2 |" in text
-    changed = record("metalr", 1.0, 0)
-    changed["results"]["final_loss"] = 1.9
-    write_json(folder / "metalr-1.0-seed0.json", changed)
+    assert "| constant | 1/1 | 1.00 | 40.00 | 2.0 (1.00) |" in text
+    assert "| warmup_cosine | 0/1 | missed | missed |" in text
+    path = folder / "wine_linear.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place, line = next(
+        (place, line)
+        for place, line in enumerate(lines)
+        if '"method":"metalr"' in line
+    )
+    lines[place] = line.replace('"final_loss":0.9', '"final_loss":1.9')
+    assert lines[place] != line
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert command.main([*flags, "--check"]) == 1
     assert "Run `python -m" in capsys.readouterr().err
 
 
-def test_a_run_that_is_missing_is_named(folder):
-    (folder / "metalr-1.0-seed1.json").unlink()
-    with pytest.raises(ValueError, match=r"'metalr' on 'wine_linear'"):
-        store.load_store(folder)
+@pytest.mark.parametrize(
+    ("purpose", "count"), [(plans.SWEEP, 4), (plans.TUNING, 2)]
+)
+def test_a_run_that_is_missing_is_named(folder, purpose, count):
+    path = folder / "wine_linear.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines.remove(
+        next(
+            line
+            for line in lines
+            if '"method":"constant"' in line and f'"{purpose}"' in line
+        )
+    )
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    message = rf"the {count} runs of 'constant' on 'wine_linear'.*{count - 1}\."
+    with pytest.raises(ValueError, match=message):
+        packed.load_packed(folder)
+
+
+def test_every_method_is_timed_in_turn(tmp_path):
+    plan = dataclasses.replace(PLAN, methods=("constant", "metalr"))
+    timing.time_methods(plan, tmp_path)
+    found = timing.load_timing(tmp_path)
+    table = found["workloads"]["wine_linear"]
+    assert table["ratio"]["constant"] == 1.0
+    assert table["ratio"]["metalr"] == pytest.approx(
+        table["milliseconds"]["metalr"] / table["milliseconds"]["constant"]
+    )
+    assert table["num_weights"] == 42
+    # Made once.
+    before = (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns
+    timing.time_methods(plan, tmp_path)
+    assert (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns == before
 
 
 def test_page_without_records(tmp_path):
-    plan, records = store.load_store(tmp_path)
+    plan, records = packed.load_packed(tmp_path)
     assert records is None
-    assert "no records yet" in page(plan, None)
+    assert "no records yet" in page(plan, None, None)
 
 
 def test_a_folder_keeps_its_plan(tmp_path):
@@ -203,6 +294,7 @@ def test_runs_are_made_once_and_go_on_where_they_were(tmp_path):
     assert repeated["history"]["val_loss"] == pytest.approx(
         content["history"]["val_loss"], rel=1e-5
     )
-    store.save_plan(plan, tmp_path)
-    _, records = store.load_store(tmp_path)
+    write_json(tmp_path / timing.TIMING_FILE, TIMING)
+    packed.pack(plan, tmp_path, tmp_path / "packed")
+    _, records = packed.load_packed(tmp_path / "packed")
     assert all(len(found) == 4 for found in records.values())

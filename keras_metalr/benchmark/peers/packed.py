@@ -1,0 +1,173 @@
+"""Ten thousand runs in a few files, small enough to be kept with the code.
+
+One file a workload, one line of JSON a run: what identifies it, its figures and
+its validation losses, to six digits. The environments they were made in are
+listed once. The pages are made from these files alone.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_metalr.benchmark.peers.cell import read_runs
+from keras_metalr.benchmark.peers.plan import SETS
+from keras_metalr.benchmark.peers.plan import SWEEP
+from keras_metalr.benchmark.peers.plan import TUNING
+from keras_metalr.benchmark.peers.plan import Plan
+from keras_metalr.benchmark.peers.plan import sweep_cells
+from keras_metalr.benchmark.peers.plan import tuning_cells
+from keras_metalr.benchmark.peers.schedule import tuned_starts
+from keras_metalr.benchmark.peers.store import PLAN_FILE
+from keras_metalr.benchmark.peers.store import load_plan
+from keras_metalr.benchmark.peers.store import save_plan
+from keras_metalr.benchmark.peers.timing import TIMING_FILE
+from keras_metalr.benchmark.records import decode
+from keras_metalr.benchmark.records import digest
+from keras_metalr.benchmark.records import encode
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.records import write_text
+
+ENVIRONMENTS_FILE = "environments.json"
+Records = dict[tuple[str, str], list[dict[str, Any]]]
+_IDENTITY = ("method", "purpose", "scale", "learning_rate", "seed")
+
+
+def pack(plan: Plan, runs: Path, folder: Path) -> None:
+    """Write the packed files of a plan whose runs have all been made and timed.
+
+    Args:
+        plan: `Plan`.
+        runs: Path of the folder with one record a run.
+        folder: Path of the folder to write to; files there are replaced.
+    """
+    cells = [*tuning_cells(plan), *sweep_cells(plan, tuned_starts(plan, runs))]
+    environments: dict[str, Any] = {}
+    for workload in plan.workloads:
+        lines = []
+        for cell in cells:
+            if cell.workload == workload:
+                for record in read_runs(cell, runs):
+                    environment = record["environment"]
+                    environments[digest(environment)] = environment
+                    lines.append(_line(record))
+        write_text(_path(folder, workload), "\n".join(lines) + "\n")
+    write_json(folder / ENVIRONMENTS_FILE, environments)
+    shutil.copyfile(runs / TIMING_FILE, folder / TIMING_FILE)
+    (folder / PLAN_FILE).unlink(missing_ok=True)
+    save_plan(plan, folder)
+
+
+def load_packed(folder: Path) -> tuple[Plan, Records | None]:
+    """Read a plan and the runs that are compared.
+
+    Args:
+        folder: Path.
+
+    Returns:
+        Tuple of the plan and a dict from (workload, method) to records, sorted
+        by seed and scale; without a plan in the folder, of the default plan and
+        `None`. A record is a dict with `config`, `environment`, `data_note`,
+        `results` and `history` (`step` and `val_loss`).
+
+    Raises:
+        ValueError: If a run of the plan is missing, or one more is there.
+    """
+    if not (folder / PLAN_FILE).is_file():
+        return SETS["cpu"], None
+    plan = load_plan(folder)
+    environments = json.loads(
+        (folder / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
+    )
+    found: Records = {
+        (workload, method): []
+        for workload in plan.workloads
+        for method in plan.methods
+    }
+    trials: dict[tuple[str, str], int] = {}
+    for workload in plan.workloads:
+        text = _path(folder, workload).read_text(encoding="utf-8")
+        for line in text.splitlines():
+            record = _record(json.loads(line), plan, environments)
+            config = record["config"]
+            key = workload, config["method"]
+            if config["purpose"] == SWEEP:
+                found[key].append(record)
+            elif config["purpose"] == TUNING:
+                trials[key] = trials.get(key, 0) + 1
+    _check(plan, found, trials, folder)
+    for records in found.values():
+        records.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
+    return plan, found
+
+
+def _path(folder: Path, workload: str) -> Path:
+    return folder / f"{workload}.jsonl"
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    config = record["config"]
+    content = {
+        "config": {key: config[key] for key in _IDENTITY},
+        "environment": digest(record["environment"]),
+        "data_note": record["data_note"],
+        "results": record["results"],
+        "val_loss": record["history"]["val_loss"],
+    }
+    return json.dumps(
+        encode(_rounded(content)), allow_nan=False, separators=(",", ":")
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _record(
+    content: dict[str, Any], plan: Plan, environments: Mapping[str, Any]
+) -> dict[str, Any]:
+    results = decode(content["results"])
+    losses = decode(content["val_loss"])
+    between = results["num_steps"] // plan.num_evaluations
+    return {
+        "config": content["config"],
+        "environment": environments[content["environment"]],
+        "data_note": content["data_note"],
+        "results": results,
+        "history": {
+            "step": [between * (k + 1) for k in range(len(losses))],
+            "val_loss": losses,
+        },
+    }
+
+
+def _check(
+    plan: Plan,
+    found: Records,
+    trials: Mapping[tuple[str, str], int],
+    folder: Path,
+) -> None:
+    expected = sorted(
+        (seed, scale) for seed in range(plan.seeds) for scale in plan.scales
+    )
+    wrong = [
+        (*key, len(expected), len(records))
+        for key, records in found.items()
+        if sorted((r["config"]["seed"], r["config"]["scale"]) for r in records)
+        != expected
+    ]
+    for cell in tuning_cells(plan):
+        key = cell.workload, cell.method
+        if trials.get(key, 0) != cell.num_runs:
+            wrong.append((*key, cell.num_runs, trials.get(key, 0)))
+    for workload, method, should, has in wrong:
+        raise ValueError(
+            f"{folder} must hold the {should} runs of {method!r} on "
+            f"{workload!r} that its plan names. Received {has}. "
+            "`python scripts/benchmark.py` makes what is missing."
+        )
