@@ -26,6 +26,7 @@ from keras_metalr.signals import shortfall
 from keras_metalr.signals import trust_ratio
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
+from keras_metalr.update_rule import Evidence
 from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import corrected_bias
 from keras_metalr.update_rule import increment
@@ -173,7 +174,7 @@ def decide(
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
     resolution: float = 1.2e-5,
-    rule: Callable[[Tensor, Tensor, Tensor], Tensor] = increment,
+    rule: Callable[[Tensor, Evidence], Tensor] = increment,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -186,8 +187,8 @@ def decide(
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
-        rule: Callable from output, trust and pretrained to the change of the
-            log rate. Defaults to `update_rule.increment`.
+        rule: Callable from output and `Evidence` to the change of the log
+            rate. Defaults to `update_rule.increment`.
 
     Returns:
         Tuple `(scalars, row)`: the new scalars, and this decision's row of the
@@ -200,16 +201,17 @@ def decide(
         key: ops.where(known, value, scalars[key])
         for key, value in summary.items()
     }
+    progress = ops.minimum(clock.step / clock.total_steps, 1.0)
     vector = features(
         summary,
-        ops.minimum(clock.step / clock.total_steps, 1.0),
+        progress,
         ops.ceil(clock.total_steps / clock.interval),
     )
     output = controller(vector)
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    moved = rule(output, trust(summary), scalars["pretrained"])
+    moved = rule(output, _evidence(summary, progress, scalars["pretrained"]))
     moved = ops.where(free, moved, 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
@@ -263,6 +265,21 @@ def decide(
     for key in INTERVAL_INITIAL:
         new[key] = ops.zeros_like(scalars[key])
     return new, row
+
+
+def _evidence(
+    summary: Scalars, progress: Tensor, pretrained: Tensor
+) -> Evidence:
+    first = ops.abs(summary["loss_first"]) + TINY
+    # Trust is 1 where nothing was promised, too: that is no sign of anything.
+    promised = ops.cast(summary["promised_mean"] > 0.0, "float32")
+    return Evidence(
+        trust=trust(summary),
+        cosine=promised * summary["cosine_slow"],
+        loss_share=promised * summary["loss_slow"] / first,
+        progress=progress,
+        pretrained=pretrained,
+    )
 
 
 def _measured_ratio(

@@ -1,13 +1,14 @@
 """How the controller's output moves the learning rate. Pure functions.
 
 The rate lives in log space and moves by bounded increments, once a decision:
-`log rate += 0.5 tanh(output)`, or less where the trust ratio is low. An output
-of 0 leaves the rate where it is, so a controller that has learned nothing is
-plain training.
+`log rate += 0.5 tanh(output)`, less where the trust ratio is low and more where
+steps are too short for certain. An output of 0 leaves the rate where it is, so
+a controller that has learned nothing is plain training.
 """
 
 import math
 from typing import Any
+from typing import NamedTuple
 
 from keras import ops
 
@@ -28,6 +29,15 @@ RAMP_TOLERANCE = 1.5
 # longer steps ruin, and for new ones, which have nothing to lose.
 TRUST_FLOOR = 0.8
 NEW_TRUST_FLOOR = 0.3
+
+# Where the rate has to grow: mean cosines, with a distrust up to `KEPT`; and
+# shares of the first loss, with one up to `SURELY_KEPT`, early in the run.
+STRAIGHT = (0.4, 0.7)
+KEPT = 0.05
+NOTHING_LEARNED = (0.5, 0.7)
+SURELY_KEPT = 0.01
+EARLY = (0.6, 0.4)
+IDLE_INCREMENT = 0.1
 
 # Feedback within a run: how far the last bias moves for a cosine of
 # 1, how much of that it forgets each decision, and its limit.
@@ -69,32 +79,85 @@ def decision_interval(
     return interval, max(1, math.ceil(total_steps / interval))
 
 
-def increment(output: Tensor, trust: Tensor, pretrained: Tensor) -> Tensor:
+class Evidence(NamedTuple):
+    """What a decision is held to, beside what the controller has to say.
+
+    Args:
+        trust: Scalar, see `features.trust`.
+        cosine: Scalar in [-1, 1], running mean over some twenty decisions of
+            the cosine of the negative gradient with the last update.
+        loss_share: Scalar, running mean of the loss over the first loss.
+        progress: Scalar in [0, 1], the share of the run that is over.
+        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
+    """
+
+    trust: Tensor
+    cosine: Tensor
+    loss_share: Tensor
+    progress: Tensor
+    pretrained: Tensor
+
+
+def increment(output: Tensor, evidence: Evidence) -> Tensor:
     """Change of the log rate, in [-0.5, 0.5].
 
     Trust caps it: where the loss no longer falls as the gradient promised, a
     longer step cannot be justified, and far from there the rate has to fall,
     whatever the controller has to say. On a quadratic, distrust (1 - trust) is
     proportional to the rate, so the rate may change by the factor that brings
-    trust to the floor: 0.8 for pretrained weights, 0.3 for new ones.
+    trust to the floor: 0.8 for pretrained weights, 0.3 for new ones. `least`
+    lifts it where steps are too short for certain.
 
-    An output of exactly 0 is "hands off": the rate stays, whatever the trust.
+    An output of exactly 0 is "hands off": the rate stays, whatever the rest.
 
     Args:
         output: Scalar, the controller's output, any float.
-        trust: Scalar, see `features.trust`.
-        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
+        evidence: `Evidence`.
 
     Returns:
         Scalar float32; 0 for an output that is not a number.
     """
     output = ops.where(ops.isfinite(output), output, 0.0)
     wanted = MAX_INCREMENT * ops.tanh(output)
-    distrust = ops.maximum(1.0 - trust, 1e-6)
-    floor = ops.where(pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
+    distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
+    floor = ops.where(evidence.pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
     room = ops.log(1.0 - floor) - ops.log(distrust)
-    capped = ops.minimum(wanted, ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT))
-    return ops.where(ops.equal(output, 0.0), 0.0, capped)
+    moved = ops.minimum(
+        ops.maximum(wanted, least(evidence)),
+        ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT),
+    )
+    return ops.where(ops.equal(output, 0.0), 0.0, moved)
+
+
+def least(evidence: Evidence) -> Tensor:
+    """The least change of the log rate, in [-0.5, 0.5]; -0.5 binds nothing.
+
+    Two signs tell that steps are too short, on any network and with any
+    optimizer. Both need promises that are kept (distrust near 0).
+
+    - Update after update goes the same way: the rate grows by up to 0.5.
+    - Nothing has been learned by the first half of the run: it grows by up to
+      0.1. New weights alone, since pretrained ones begin with a good loss.
+
+    Args:
+        evidence: `Evidence`.
+    """
+    distrust = 1.0 - evidence.trust
+    straight = _rise(evidence.cosine, *STRAIGHT)
+    straight = straight * _rise(-distrust, -2.0 * KEPT, -KEPT)
+    idle = _rise(evidence.loss_share, *NOTHING_LEARNED)
+    idle = idle * _rise(-distrust, -2.0 * SURELY_KEPT, -SURELY_KEPT)
+    idle = idle * _rise(-evidence.progress, *(-t for t in EARLY))
+    idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
+    return ops.maximum(
+        2.0 * MAX_INCREMENT * straight - MAX_INCREMENT,
+        (MAX_INCREMENT + IDLE_INCREMENT) * idle - MAX_INCREMENT,
+    )
+
+
+def _rise(value: Tensor, low: float, high: float) -> Tensor:
+    """From 0 at `low` to 1 at `high`, straight between them."""
+    return ops.clip((value - low) / (high - low), 0.0, 1.0)
 
 
 def corrected_bias(bias: Tensor, output: Tensor, cosine: Tensor) -> Tensor:

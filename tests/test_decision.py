@@ -198,7 +198,8 @@ def test_output_of_zero_leaves_the_rate_bit_equal(
 
 @pytest.mark.parametrize("output", [-20.0, -1.0, 0.4, 20.0])
 def test_output_moves_the_log_of_the_multiplier(output):
-    scalars = count(start(log_multiplier=0.25))
+    # Pretrained: new weights would be lifted where nothing was learned yet.
+    scalars = count(start(log_multiplier=0.25, pretrained=1.0), cosine=0.1)
     new, row = decided(scalars, output=output, loss_after=1.84)
     moved = 0.5 * math.tanh(output)
     assert row["increment"] == pytest.approx(moved)
@@ -227,6 +228,41 @@ def test_increment_is_capped_by_the_trust_of_this_very_step(
     )
     assert -0.5 < row["increment"] < -0.3
     assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss_after", "least"),
+    [
+        ({}, 1.84, 0.1),
+        # Nothing was measured.
+        ({}, np.nan, -0.5),
+        # Less than half of what was promised.
+        ({}, 1.94, -0.5),
+        ({"pretrained": 1.0}, 1.84, -0.5),
+        ({"pretrained": 1.0, "cosine_slow": 0.9}, 1.84, 0.5),
+    ],
+)
+def test_rate_grows_where_steps_are_too_short(changes, loss_after, least):
+    new, row = decided(
+        count(start(decisions=9.0, loss_first=2.0, loss_slow=2.0, **changes)),
+        output=-20.0,
+        loss_after=loss_after,
+        step=10,
+    )
+    assert row["increment"] == pytest.approx(least, abs=1e-3)
+    assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
+
+
+def test_rate_need_not_grow_late_or_once_something_was_learned():
+    for step, loss_slow in ((90, 2.0), (10, 0.5)):
+        scalars = start(decisions=9.0, loss_first=2.0, loss_slow=loss_slow)
+        _, row = decided(
+            count(scalars, loss=loss_slow),
+            output=-20.0,
+            loss_after=loss_slow - 0.16,
+            step=step,
+        )
+        assert row["increment"] == pytest.approx(-0.5)
 
 
 def test_new_weights_bear_less_trust_than_pretrained_ones():

@@ -68,11 +68,18 @@ def test_decision_interval(total, accumulation, expected):
 # -- Increments. ------------------------------------------------------------
 
 
-def increment(outputs, trust, pretrained=1.0):
+# Nothing that would lift the rate.
+QUIET = {"cosine": 0.0, "loss_share": 0.3, "progress": 0.2, "pretrained": 1.0}
+
+
+def evidence(trust, **changes):
+    values = {"trust": trust, **QUIET, **changes}
+    return update_rule.Evidence(**{k: tensor(v) for k, v in values.items()})
+
+
+def increment(outputs, trust, **changes):
     return as_numpy(
-        update_rule.increment(
-            tensor(outputs), tensor(trust), tensor(pretrained)
-        )
+        update_rule.increment(tensor(outputs), evidence(trust, **changes))
     )
 
 
@@ -158,7 +165,7 @@ CAPS = [
 def test_trust_caps_the_increment(distrust, cap, pretrained, floor):
     trust = 1.0 - distrust * (1.0 - floor)
     for output in (9.0, 1.0, 1e-3, -1e-3, -0.3, -1.0, -9.0):
-        moved = float(increment(output, trust, pretrained))
+        moved = float(increment(output, trust, pretrained=pretrained))
         wanted = 0.5 * math.tanh(output)
         assert moved == pytest.approx(min(wanted, cap), abs=1e-6), output
 
@@ -169,8 +176,74 @@ def test_low_trust_forces_the_rate_down(pretrained, floor):
     outputs = [9.0, 1e-3, 1e-30, -1e-30, -1e-3]
     for distrust, cap in CAPS[-3:-1]:
         trust = 1.0 - distrust * (1.0 - floor)
-        moved = increment(outputs, [trust] * 5, pretrained)
+        moved = increment(outputs, [trust] * 5, pretrained=pretrained)
         np.testing.assert_allclose(moved, cap, atol=1e-6)
+
+
+# Wherever the evidence lies, and however far out of its range.
+any_evidence = st.fixed_dictionaries(
+    {
+        "trust": st.floats(-2.0, 2.0, width=32),
+        "cosine": st.floats(-1.0, 1.0, width=32),
+        "loss_share": st.floats(-1e6, 1e6, width=32),
+        "progress": st.floats(0.0, 1.0, width=32),
+        "pretrained": st.sampled_from([0.0, 1.0]),
+    }
+)
+
+
+@given(output=some_output, values=any_evidence)
+def test_cap_and_least_change_hold_the_output(output, values):
+    """The output, lifted to the least change, lowered to the cap."""
+    trust = values.pop("trust")
+    moved = float(increment(output, trust, **values))
+    low = float(as_numpy(update_rule.least(evidence(trust, **values))))
+    assert -0.5 <= low <= 0.5
+    floor = dict(FLOORS)[values["pretrained"]]
+    distrust = max(1.0 - trust, 1e-6)
+    cap = np.clip(math.log((1.0 - floor) / distrust), -0.5, 0.5)
+    wanted = max(0.5 * math.tanh(output), low)
+    assert moved == pytest.approx(min(wanted, cap), abs=1e-5)
+
+
+@pytest.mark.parametrize("pretrained", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("cosine", "distrust", "low"),
+    [
+        (0.9, 0.0, 0.5),
+        (0.7, 0.05, 0.5),
+        # Halfway, the rate may not fall.
+        (0.55, 0.0, 0.0),
+        (0.9, 0.075, 0.0),
+        (0.4, 0.0, -0.5),
+        (0.9, 0.1, -0.5),
+        (-0.9, 0.0, -0.5),
+    ],
+)
+def test_steps_that_go_one_way_are_too_short(cosine, distrust, low, pretrained):
+    found = update_rule.least(
+        evidence(1.0 - distrust, cosine=cosine, pretrained=pretrained)
+    )
+    assert float(as_numpy(found)) == pytest.approx(low, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "distrust", "low"),
+    [
+        ({}, 0.0, 0.1),
+        ({"progress": 0.4, "loss_share": 0.7}, 0.01, 0.1),
+        ({"loss_share": 0.5}, 0.0, -0.5),
+        ({"loss_share": 0.6}, 0.0, -0.2),
+        ({"progress": 0.6}, 0.0, -0.5),
+        ({}, 0.02, -0.5),
+        # What has been learned before the run does not show in the loss.
+        ({"pretrained": 1.0}, 0.0, -0.5),
+    ],
+)
+def test_a_run_that_learns_nothing_takes_longer_steps(changes, distrust, low):
+    values = {"loss_share": 1.0, "pretrained": 0.0, **changes}
+    found = update_rule.least(evidence(1.0 - distrust, **values))
+    assert float(as_numpy(found)) == pytest.approx(low, abs=1e-5)
 
 
 # -- Limits. ----------------------------------------------------------------

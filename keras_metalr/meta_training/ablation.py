@@ -27,6 +27,7 @@ from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import MAX_INCREMENT
+from keras_metalr.update_rule import Evidence
 from keras_metalr.update_rule import increment
 
 SEED = 20_000
@@ -57,27 +58,33 @@ class Part(NamedTuple):
     num_decisions: int = 200
     without: tuple[str, ...] = ()
     settings: Settings = Settings()
-    rule: Callable[[Any, Any, Any], Any] = increment
+    rule: Callable[[Any, Evidence], Any] = increment
     first_rate: float = 1e-3
     start: bool = False
 
 
-def _free(output: Any, trust: Any, pretrained: Any) -> Any:
-    """No cap: what the controller wants is what happens."""
-    del trust, pretrained
+def _free(output: Any, evidence: Evidence) -> Any:
+    """No cap and no least change: what the controller wants is what happens."""
+    del evidence
     return MAX_INCREMENT * ops.tanh(output)
 
 
-def _growth_only(output: Any, trust: Any, pretrained: Any) -> Any:
+def _growth_only(output: Any, evidence: Evidence) -> Any:
     """A cap that holds the rate, and never lowers it."""
-    wanted = _free(output, trust, pretrained)
-    held = ops.maximum(increment(output, trust, pretrained), 0.0)
+    wanted = _free(output, evidence)
+    held = ops.maximum(increment(output, evidence), 0.0)
     return ops.where(wanted > 0.0, held, wanted)
 
 
-def _as_pretrained(output: Any, trust: Any, pretrained: Any) -> Any:
+def _as_pretrained(output: Any, evidence: Evidence) -> Any:
     """The cap of pretrained weights, for new ones too."""
-    return increment(output, trust, ops.ones_like(pretrained))
+    pretrained = ops.ones_like(evidence.pretrained)
+    return increment(output, evidence._replace(pretrained=pretrained))
+
+
+def _never_lifted(output: Any, evidence: Evidence) -> Any:
+    """The cap alone: nothing makes the rate grow but the controller."""
+    return ops.minimum(increment(output, evidence), _free(output, evidence))
 
 
 def parts() -> list[Part]:
@@ -88,6 +95,7 @@ def parts() -> list[Part]:
         Part("trust: no cap", rule=_free),
         Part("trust: cap on growth alone", rule=_growth_only),
         Part("trust: new weights as pretrained ones", rule=_as_pretrained),
+        Part("no least change", rule=_never_lifted),
         Part("trust: neither", without=GROUPS["trust"], rule=_free),
         Part("guard off", settings=Settings(guard=False)),
         Part("feedback within the run", settings=Settings(feedback=True)),

@@ -12,6 +12,7 @@ if keras.backend.backend() != "jax":
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import ablation
 from keras_metalr.meta_training.ablation import Part
+from keras_metalr.update_rule import Evidence
 from tests.meta_training.controllers import moving_controller
 
 
@@ -59,12 +60,23 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
     assert "the command" in text and len(lines) == len(rows)
 
 
+def evidence(trust, pretrained, cosine=0.0):
+    """Of a run of which the rest says nothing."""
+    size = len(trust)
+    return Evidence(
+        trust=np.asarray(trust, "float32"),
+        cosine=np.full(size, cosine, "float32"),
+        loss_share=np.full(size, 0.3, "float32"),
+        progress=np.full(size, 0.5, "float32"),
+        pretrained=np.full(size, pretrained, "float32"),
+    )
+
+
 def test_cap_on_growth_alone():
     outputs = np.array([2.0, 2.0, 2.0, -2.0], "float32")
-    trust = np.array([1.0, 0.9, 0.5, 0.5], "float32")
-    pretrained = np.ones(4, "float32")
-    growth = np.asarray(ablation._growth_only(outputs, trust, pretrained))
-    full = np.asarray(ablation.increment(outputs, trust, pretrained))
+    known = evidence([1.0, 0.9, 0.5, 0.5], pretrained=1.0)
+    growth = np.asarray(ablation._growth_only(outputs, known))
+    full = np.asarray(ablation.increment(outputs, known))
     np.testing.assert_allclose(growth[:2], full[:2])
     # Where trust is low it holds the rate, and leaves a fall as it was.
     np.testing.assert_allclose(growth[2:], [0.0, 0.5 * np.tanh(-2.0)])
@@ -73,10 +85,19 @@ def test_cap_on_growth_alone():
 
 def test_one_floor_for_all():
     outputs = np.array([2.0, 2.0], "float32")
-    trust = np.array([0.9, 0.5], "float32")
-    new, old = np.zeros(2, "float32"), np.ones(2, "float32")
-    alike = np.asarray(ablation._as_pretrained(outputs, trust, new))
-    expected = np.asarray(ablation.increment(outputs, trust, old))
+    trust = [0.9, 0.5]
+    new, old = evidence(trust, 0.0), evidence(trust, 1.0)
+    alike = np.asarray(ablation._as_pretrained(outputs, new))
+    expected = np.asarray(ablation.increment(outputs, old))
     np.testing.assert_array_equal(alike, expected)
-    shipped = np.asarray(ablation.increment(outputs, trust, new))
+    shipped = np.asarray(ablation.increment(outputs, new))
     assert alike[1] < 0.0 < shipped[1]
+
+
+def test_without_the_least_change():
+    outputs = np.array([-1.0, 1.0, 0.0], "float32")
+    straight = evidence([1.0] * 3, 1.0, cosine=0.9)
+    lifted = np.asarray(ablation.increment(outputs, straight))
+    np.testing.assert_allclose(lifted, [0.5, 0.5, 0.0])
+    left = np.asarray(ablation._never_lifted(outputs, straight))
+    np.testing.assert_allclose(left, 0.5 * np.tanh(outputs), rtol=1e-6)
