@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--publish", action="store_true", help=f"write {RECORDS} and {PAGE}")
     add("--processes", type=int, default=1, help="side by side")
     add("--joblib-backend", choices=JOBLIB_BACKENDS, default="loky")
+    add("--cluster", help="address of a Dask scheduler (a cluster of its own)")
     options = parser.parse_args(arguments)
     plan = SETS[options.set]
     runs = options.output or pathlib.Path(f"runs/peers-{options.set}")
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             runs,
             num_processes=options.processes,
             joblib_backend=options.joblib_backend,
+            cluster=options.cluster,
         )
         time_methods(plan, runs)
         pack(plan, runs, packed)

@@ -523,6 +523,8 @@ def _fit(model: keras.Model, *callbacks: keras.callbacks.Callback) -> dict:
 def test_a_second_fit_starts_afresh_and_from_the_users_rate():
     model = compiled(O.Adam(RATE))
     optimizer = model.optimizer
+    # Weights count as pretrained from the second fit on.
+    _fit(model)
     metalr = MetaLR(moving_controller(), safe_start=False)
     first = _fit(model, metalr)
     assert first["learning_rate"][0] < 0.5 * RATE

@@ -1,5 +1,6 @@
 """Makes all runs of a plan: cell by cell, in as many processes as asked for."""
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
 from keras_metalr.benchmark.peers.scores import counted_loss
 
-JOBLIB_BACKENDS = ("loky", "ray", "dask", "sequential")
+JOBLIB_BACKENDS = ("loky", "dask", "sequential")
 _MISSING = (
     "The benchmark shares its runs out with joblib. Install it with "
     '`pip install "keras_metalr[bench]"`.'
@@ -32,6 +33,7 @@ def make_all(
     *,
     num_processes: int = 1,
     joblib_backend: str = "loky",
+    cluster: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Tune what is tuned, then make the runs that are compared.
@@ -43,25 +45,36 @@ def make_all(
         plan: `Plan`.
         output: Path of the folder for the records.
         num_processes: Integer (>= 1). Defaults to `1`.
-        joblib_backend: String, `"loky"` (processes of this machine), `"ray"` or
-            `"dask"` (a cluster that is already connected to), or
-            `"sequential"` (this process). Defaults to `"loky"`.
+        joblib_backend: String, `"loky"` (processes of this machine), `"dask"`
+            (workers of a Dask cluster), or `"sequential"` (this process).
+            Defaults to `"loky"`.
+        cluster: String, the address of the scheduler of a Dask cluster, whose
+            workers must see `output` under the same path. Defaults to `None`,
+            a cluster of `num_processes` workers on this machine.
         console: `rich.console.Console` for progress. Defaults to `None`, the
             terminal.
 
     Raises:
-        ImportError: If joblib is missing.
-        ValueError: If `joblib_backend` is unknown.
+        ImportError: If joblib, or for `"dask"` Dask, is missing.
+        ValueError: If `joblib_backend` is unknown, or does not go with
+            `cluster`.
     """
     if joblib_backend not in JOBLIB_BACKENDS:
         raise ValueError(
             f"`joblib_backend` must be one of {JOBLIB_BACKENDS}. "
             f"Received: joblib_backend={joblib_backend!r}."
         )
+    if cluster is not None and joblib_backend != "dask":
+        raise ValueError(
+            "`cluster` goes with `joblib_backend='dask'`. Received: "
+            f"cluster={cluster!r}, joblib_backend={joblib_backend!r}."
+        )
     console = console or Console()
+    output = output.resolve()
     make = _Maker(output, num_processes, joblib_backend, console)
-    make("tuning", tuning_cells(plan))
-    make("sweep", sweep_cells(plan, tuned_starts(plan, output)))
+    with _client(joblib_backend, cluster, num_processes):
+        make("tuning", tuning_cells(plan))
+        make("sweep", sweep_cells(plan, tuned_starts(plan, output)))
 
 
 def tuned_starts(plan: Plan, output: Path) -> dict[tuple[str, str], float]:
@@ -120,34 +133,43 @@ class _Maker:
 
     def _made(self, cells: Sequence[Cell]) -> Iterable[Cell]:
         if self._backend == "sequential":
-            return (_run(cell, self._output) for cell in cells)
+            yield from (_run(cell, self._output) for cell in cells)
+            return
         try:
             import joblib
         except ImportError as error:
             raise ImportError(_MISSING) from error
-        if self._backend == "ray":
-            _register_ray()
         is_local = self._backend == "loky"
-        parallel = joblib.Parallel(
-            n_jobs=self._num_processes,
-            backend=self._backend,
-            # Only joblib's own backends hand results over one by one.
-            return_as="generator_unordered" if is_local else "list",
-            batch_size=1,
-        )
-        return parallel(
-            joblib.delayed(_run)(cell, self._output) for cell in cells
-        )
+        # Dask is known to joblib once a context asks for it.
+        with joblib.parallel_config(self._backend, n_jobs=self._num_processes):
+            parallel = joblib.Parallel(
+                # Only joblib's own backends hand results over one by one.
+                return_as="generator_unordered" if is_local else "list",
+                batch_size=1,
+            )
+            yield from parallel(
+                joblib.delayed(_run)(cell, self._output) for cell in cells
+            )
 
 
-def _register_ray() -> None:
+def _client(
+    backend: str, cluster: str | None, num_processes: int
+) -> contextlib.AbstractContextManager[Any]:
+    """The connection that joblib's Dask backend works through."""
+    if backend != "dask":
+        return contextlib.nullcontext()
     try:
-        from ray.util.joblib import register_ray
+        from distributed import Client
     except ImportError as error:
         raise ImportError(
-            "The backend 'ray' needs Ray. Install it with `pip install ray`."
+            "The backend 'dask' needs Dask. Install it with "
+            '`pip install "dask[distributed]"`.'
         ) from error
-    register_ray()
+    if cluster is not None:
+        return Client(cluster)  # type: ignore[no-any-return]
+    return Client(  # type: ignore[no-any-return]
+        n_workers=num_processes, threads_per_worker=1, dashboard_address=None
+    )
 
 
 def _run(cell: Cell, output: Path) -> Cell:

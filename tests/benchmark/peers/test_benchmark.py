@@ -269,6 +269,29 @@ def test_an_unknown_joblib_backend_is_refused(tmp_path):
         schedule.make_all(PLAN, tmp_path, joblib_backend="threads")
 
 
+def test_a_cluster_needs_its_backend(tmp_path):
+    with pytest.raises(ValueError, match="goes with `joblib_backend='dask'`"):
+        schedule.make_all(PLAN, tmp_path, cluster="tcp://127.0.0.1:8786")
+
+
+def test_a_cluster_of_two_workers_makes_all_runs(tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    if keras.backend.backend() != "jax":
+        pytest.skip("the benchmark runs on JAX, and workers start slowly")
+    plan = dataclasses.replace(PLAN, methods=("constant", "metalr"))
+    schedule.make_all(
+        plan,
+        tmp_path,
+        num_processes=2,
+        joblib_backend="dask",
+        console=Console(quiet=True),
+    )
+    # Trials of the constant rate, then two scales and two seeds of each.
+    records = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert len(records) == 2 + 2 * 4
+    assert all(math.isfinite(r["results"]["final_loss"]) for r in records)
+
+
 def test_runs_are_made_once_and_go_on_where_they_were(tmp_path):
     methods = ("constant", "keras_schedule_free")
     plan = dataclasses.replace(PLAN, methods=methods)
