@@ -216,7 +216,8 @@ def test_the_rate_can_follow_it():
         rows, _ = _run(metalr=metalr, **data)
         moved = _column(rows, "increment")
         np.testing.assert_array_equal(moved[:STEPS], 0.0)
-        assert np.all((moved[STEPS:] < -0.3) == falls)
+        # Later the rate is so low that it need not fall any further.
+        assert np.all((moved[STEPS : STEPS + 4] < -0.3) == falls)
         rates = _column(rows, "learning_rate")
         # The first decision after a validation sets the rate of the next step.
         np.testing.assert_allclose(rates[: STEPS + 1], 0.05, rtol=1e-6)
