@@ -31,7 +31,8 @@ from keras_metalr.benchmark.records import write_text
 
 ENVIRONMENTS_FILE = "environments.json"
 Records = dict[tuple[str, str], list[dict[str, Any]]]
-_IDENTITY = ("method", "purpose", "scale", "learning_rate", "seed")
+# In the name of the file, the plan or the environment.
+_KNOWN = ("workload", "share", "num_evaluations", "backend")
 
 
 def pack(plan: Plan, runs: Path, folder: Path) -> None:
@@ -109,7 +110,7 @@ def _path(folder: Path, workload: str) -> Path:
 def _line(record: Mapping[str, Any]) -> str:
     config = record["config"]
     content = {
-        "config": {key: config[key] for key in _IDENTITY},
+        "config": {k: v for k, v in config.items() if k not in _KNOWN},
         "environment": digest(record["environment"]),
         "data_note": record["data_note"],
         "results": record["results"],

@@ -20,6 +20,7 @@ from keras_metalr.benchmark.peers import timing
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.report import controller_identity
 
 ENVIRONMENT = {
     "backend": "jax",
@@ -152,6 +153,12 @@ def test_packed_runs_are_those_that_were_made(folder):
             assert one[key] == other[key]
         for key in ("results", "history"):
             assert encode(one[key]) == encode(other[key])
+
+
+def test_packed_runs_name_the_controller(folder):
+    _, records = packed.load_packed(folder)
+    for record in records["wine_linear", "metalr"]:
+        assert controller_identity().items() <= record["config"].items()
 
 
 def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
