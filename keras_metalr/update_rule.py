@@ -31,11 +31,13 @@ TRUST_FLOOR = 0.8
 NEW_TRUST_FLOOR = 0.3
 
 # Where the rate has to grow: mean cosines, with a distrust up to `KEPT`; and
-# shares of the first loss, with one up to `SURELY_KEPT`, early in the run.
+# shares of the first loss, with one up to `SURELY_KEPT`, early in the run but
+# not before there was time to learn something.
 STRAIGHT = (0.4, 0.7)
 KEPT = 0.05
 NOTHING_LEARNED = (0.5, 0.7)
 SURELY_KEPT = 0.01
+SOME_TIME = (0.05, 0.15)
 EARLY = (0.6, 0.4)
 IDLE_INCREMENT = 0.1
 
@@ -136,8 +138,9 @@ def least(evidence: Evidence) -> Tensor:
     optimizer. Both need promises that are kept (distrust near 0).
 
     - Update after update goes the same way: the rate grows by up to 0.5.
-    - Nothing has been learned by the first half of the run: it grows by up to
-      0.1. New weights alone, since pretrained ones begin with a good loss.
+    - A tenth to half of the run is over and nothing has been learned: it grows
+      by up to 0.1. New weights alone, since pretrained ones begin with a good
+      loss.
 
     Args:
         evidence: `Evidence`.
@@ -147,6 +150,7 @@ def least(evidence: Evidence) -> Tensor:
     straight = straight * _rise(-distrust, -2.0 * KEPT, -KEPT)
     idle = _rise(evidence.loss_share, *NOTHING_LEARNED)
     idle = idle * _rise(-distrust, -2.0 * SURELY_KEPT, -SURELY_KEPT)
+    idle = idle * _rise(evidence.progress, *SOME_TIME)
     idle = idle * _rise(-evidence.progress, *(-t for t in EARLY))
     idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
     return ops.maximum(

@@ -247,14 +247,14 @@ def test_rate_grows_where_steps_are_too_short(changes, loss_after, least):
         count(start(decisions=9.0, loss_first=2.0, loss_slow=2.0, **changes)),
         output=-20.0,
         loss_after=loss_after,
-        step=10,
+        step=20,
     )
     assert row["increment"] == pytest.approx(least, abs=1e-3)
     assert new["log_multiplier"] == pytest.approx(row["increment"], abs=1e-5)
 
 
-def test_rate_need_not_grow_late_or_once_something_was_learned():
-    for step, loss_slow in ((90, 2.0), (10, 0.5)):
+def test_rate_need_not_grow_at_once_or_late_or_where_something_was_learned():
+    for step, loss_slow in ((2, 2.0), (90, 2.0), (20, 0.5)):
         scalars = start(decisions=9.0, loss_first=2.0, loss_slow=loss_slow)
         _, row = decided(
             count(scalars, loss=loss_slow),

@@ -232,6 +232,9 @@ def test_steps_that_go_one_way_are_too_short(cosine, distrust, low, pretrained):
     [
         ({}, 0.0, 0.1),
         ({"progress": 0.4, "loss_share": 0.7}, 0.01, 0.1),
+        ({"progress": 0.15}, 0.0, 0.1),
+        ({"progress": 0.1}, 0.0, -0.2),
+        ({"progress": 0.05}, 0.0, -0.5),
         ({"loss_share": 0.5}, 0.0, -0.5),
         ({"loss_share": 0.6}, 0.0, -0.2),
         ({"progress": 0.6}, 0.0, -0.5),
