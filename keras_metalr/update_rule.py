@@ -30,13 +30,13 @@ RAMP_TOLERANCE = 1.5
 TRUST_FLOOR = 0.8
 NEW_TRUST_FLOOR = 0.3
 
-# Where the rate has to grow: mean cosines, with a distrust up to `KEPT`; and
-# shares of the first loss, with one up to `SURELY_KEPT`, early in the run but
-# not before there was time to learn something.
+# Where the rate has to grow, each sign from nothing to its full weight: mean
+# cosines with distrusts; and shares of the first loss with distrusts, early in
+# the run but not before there was time to learn something.
 STRAIGHT = (0.4, 0.7)
-KEPT = 0.05
+KEPT = (0.1, 0.05)
 NOTHING_LEARNED = (0.5, 0.7)
-SURELY_KEPT = 0.01
+SURELY_KEPT = (0.02, 0.01)
 SOME_TIME = (0.05, 0.15)
 EARLY = (0.6, 0.4)
 IDLE_INCREMENT = 0.1
@@ -146,12 +146,13 @@ def least(evidence: Evidence) -> Tensor:
         evidence: `Evidence`.
     """
     distrust = 1.0 - evidence.trust
-    straight = _rise(evidence.cosine, *STRAIGHT)
-    straight = straight * _rise(-distrust, -2.0 * KEPT, -KEPT)
-    idle = _rise(evidence.loss_share, *NOTHING_LEARNED)
-    idle = idle * _rise(-distrust, -2.0 * SURELY_KEPT, -SURELY_KEPT)
-    idle = idle * _rise(evidence.progress, *SOME_TIME)
-    idle = idle * _rise(-evidence.progress, *(-t for t in EARLY))
+    straight = _share(evidence.cosine, *STRAIGHT) * _share(distrust, *KEPT)
+    idle = (
+        _share(evidence.loss_share, *NOTHING_LEARNED)
+        * _share(distrust, *SURELY_KEPT)
+        * _share(evidence.progress, *SOME_TIME)
+        * _share(evidence.progress, *EARLY)
+    )
     idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
     return ops.maximum(
         2.0 * MAX_INCREMENT * straight - MAX_INCREMENT,
@@ -159,9 +160,12 @@ def least(evidence: Evidence) -> Tensor:
     )
 
 
-def _rise(value: Tensor, low: float, high: float) -> Tensor:
-    """From 0 at `low` to 1 at `high`, straight between them."""
-    return ops.clip((value - low) / (high - low), 0.0, 1.0)
+def _share(value: Tensor, none: float, full: float) -> Tensor:
+    """From 0 at `none` to 1 at `full`, straight between and level beyond.
+
+    `none` may lie above `full`.
+    """
+    return ops.clip((value - none) / (full - none), 0.0, 1.0)
 
 
 def corrected_bias(bias: Tensor, output: Tensor, cosine: Tensor) -> Tensor:
