@@ -228,6 +228,7 @@ class Workload:
         *,
         steps_per_epoch: int | None = None,
         validation_freq: int = 1,
+        validation_batch_size: int | None = None,
     ) -> Callable[[int], dict[str, Any]]:
         """Return a function from a seed to the arguments of `fit`.
 
@@ -237,6 +238,8 @@ class Workload:
             steps_per_epoch: Integer. Defaults to `None`, one pass.
             validation_freq: Integer, epochs from one validation to the next.
                 Defaults to `1`.
+            validation_batch_size: Integer. Defaults to `None`, that of the
+                training.
         """
 
         def fit_arguments(seed: int) -> dict[str, Any]:
@@ -247,7 +250,9 @@ class Workload:
                 or data.steps_per_epoch(self.batch_size),
                 # The batches come shuffled.
                 "shuffle": False,
-                "validation_data": data.validation_batches(self.batch_size),
+                "validation_data": data.validation_batches(
+                    validation_batch_size or self.batch_size
+                ),
                 "validation_freq": validation_freq,
                 "verbose": 0,
             }

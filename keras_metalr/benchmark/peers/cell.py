@@ -146,21 +146,25 @@ def _record(
     seed, epochs = run["seed"], run["num_evaluations"]
     keras.utils.set_random_seed(seed)
     trainee.reset(run["learning_rate"], values)
-    batches = data.validation_batches(_VALIDATION_BATCH_SIZE)
-    before = trainee.model.evaluate(batches, verbose=0, return_dict=True)
+    fit_arguments = workload.fit_arguments(
+        data,
+        epochs,
+        steps_per_epoch=steps_per_epoch,
+        validation_batch_size=_VALIDATION_BATCH_SIZE,
+    )(seed)
+    before = trainee.model.evaluate(
+        fit_arguments["validation_data"], verbose=0, return_dict=True
+    )
     finder = data.train_batches(
         workload.batch_size, seed + _FINDER_SEED_OFFSET
     ).take(trainee.peer.extra_steps)
-    fit_arguments = workload.fit_arguments(
-        data, epochs, steps_per_epoch=steps_per_epoch
-    )(seed)
     clock = EpochClock()
     history = trainee.fit(
         run["learning_rate"],
         values,
         finder.as_numpy_iterator(),
         [clock, *([] if trainee.peer.recovers else [StopWhenDiverged()])],
-        **{**fit_arguments, "validation_data": batches},
+        **fit_arguments,
     )
     steps = [steps_per_epoch * (k + 1) for k in range(len(history["loss"]))]
     return {
