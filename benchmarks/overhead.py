@@ -38,15 +38,9 @@ HORIZONS = (200, 2_000, 10_000)
 
 def dense_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """A dense net of 1.0 M weights and a batch of 128."""
-    model = keras.Sequential(
-        [
-            keras.Input((784,)),
-            keras.layers.Dense(640, activation="relu"),
-            keras.layers.Dense(768, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
-    return model, *_batch((128, 784))
+    from keras_metalr.workloads.suite.media_models import build_wide_dense
+
+    return build_wide_dense(), *_batch((128, 28, 28, 1))
 
 
 def resnet_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:

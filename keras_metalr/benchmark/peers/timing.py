@@ -25,6 +25,7 @@ from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.workloads.fashion_mnist_cnn import load_fashion_mnist
 from keras_metalr.workloads.suite import SUITE
+from keras_metalr.workloads.suite.media_models import build_wide_dense
 from keras_metalr.workloads.workload import Workload
 
 TIMING_FILE = "timing.json"
@@ -130,23 +131,11 @@ def _wide_dense() -> Workload:
     return Workload(
         name=WIDE_DENSE,
         load_data=functools.partial(load_fashion_mnist, 4000, 1000),
-        build_model=_build_wide_dense,
+        build_model=build_wide_dense,
         make_optimizer=keras.optimizers.Adam,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         batch_size=128,
         epochs=1,
         learning_rate=1e-3,
         target_accuracy=0.0,
-    )
-
-
-def _build_wide_dense() -> keras.Model:
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(640, activation="relu"),
-            keras.layers.Dense(768, activation="relu"),
-            keras.layers.Dense(10),
-        ]
     )

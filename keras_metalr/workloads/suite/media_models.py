@@ -23,6 +23,19 @@ def build_dense() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x), name="dense")
 
 
+def build_wide_dense() -> keras.Model:
+    """A dense net of a million weights on 28x28 images, to time steps with."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Flatten(),
+            layers.Dense(640, activation="relu"),
+            layers.Dense(768, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+
+
 def build_batchnorm() -> keras.Model:
     """A convnet with batch normalization on 14x14 images."""
     inputs = keras.Input((14, 14, 1))
