@@ -14,6 +14,7 @@ from keras_metalr.benchmark.peers.summary import Row
 
 _COLUMNS = 5
 _HIGHLIGHTED = "metalr"
+_START_LABEL = "start, times the tuned rate or the own first guess"
 # Those that a reader will look for; the others stay grey.
 _COLOURS = {
     "metalr": "C3",
@@ -48,14 +49,12 @@ def overview(plan: Plan, table: Sequence[Row]) -> Any:
         )
     axes.plot([], [], color="0.8", label="the other methods")
     axes.set_xscale("log")
-    axes.set_xlabel("start, times the tuned rate or the own first guess")
+    axes.set_xlabel(_START_LABEL)
     axes.set_ylabel("regret, mean over the workloads")
     axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
     axes.axhline(0.0, color="0.3", linewidth=0.8, linestyle=":")
     axes.set_title("0: the best tuned baseline. 1: nothing learned", fontsize=9)
-    axes.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left")
-    figure.tight_layout()
-    return figure
+    return _with_legend(figure, axes, fontsize=8)
 
 
 def times(table: Sequence[Row]) -> Any:
@@ -125,7 +124,7 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
         panel.grid(alpha=0.3)
     for panel in axes.flat[len(table) :]:
         panel.set_axis_off()
-    figure.supxlabel("start, times the tuned rate or the own first guess")
+    figure.supxlabel(_START_LABEL)
     figure.supylabel("regret (1: nothing learned)")
     figure.tight_layout()
     return figure
@@ -155,7 +154,12 @@ def profiles(table: Sequence[Row]) -> Any:
     axes.set_xlabel("steps to the target, times those of the fastest")
     axes.set_ylabel("share of the workloads")
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1.0), loc="upper left")
+    return _with_legend(figure, axes, fontsize=7)
+
+
+def _with_legend(figure: Any, axes: Any, fontsize: int) -> Any:
+    """The figure, its legend beside the panel."""
+    axes.legend(fontsize=fontsize, bbox_to_anchor=(1.01, 1.0), loc="upper left")
     figure.tight_layout()
     return figure
 

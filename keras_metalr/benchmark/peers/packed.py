@@ -7,6 +7,7 @@ listed once. The pages are made from these files alone.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def load_packed(folder: Path) -> tuple[Plan, Records | None]:
         for workload in plan.workloads
         for method in plan.methods
     }
-    trials: dict[tuple[str, str], int] = {}
+    trials: Counter[tuple[str, str]] = Counter()
     for workload in plan.workloads:
         text = _path(folder, workload).read_text(encoding="utf-8")
         for line in text.splitlines():
@@ -96,7 +97,7 @@ def load_packed(folder: Path) -> tuple[Plan, Records | None]:
             if config["purpose"] == SWEEP:
                 found[key].append(record)
             elif config["purpose"] == TUNING:
-                trials[key] = trials.get(key, 0) + 1
+                trials[key] += 1
     _check(plan, found, trials, folder)
     for records in found.values():
         records.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
@@ -150,7 +151,7 @@ def _record(
 def _check(
     plan: Plan,
     found: Records,
-    trials: Mapping[tuple[str, str], int],
+    trials: Counter[tuple[str, str]],
     folder: Path,
 ) -> None:
     expected = sorted(
@@ -164,9 +165,10 @@ def _check(
     ]
     for cell in tuning_cells(plan):
         key = cell.workload, cell.method
-        if trials.get(key, 0) != cell.num_runs:
-            wrong.append((*key, cell.num_runs, trials.get(key, 0)))
-    for workload, method, should, has in wrong:
+        if trials[key] != cell.num_runs:
+            wrong.append((*key, cell.num_runs, trials[key]))
+    if wrong:
+        workload, method, should, has = wrong[0]
         raise ValueError(
             f"{folder} must hold the {should} runs of {method!r} on "
             f"{workload!r} that its plan names. Received {has}. "

@@ -27,6 +27,7 @@ SENSITIVITY_FIGURE = "benchmark-starts.png"
 PROFILE_FIGURE = "benchmark-profile.png"
 TIME_FIGURE = "benchmark-time.png"
 OVERVIEW_FIGURE = "benchmark.png"
+FIGURES = (OVERVIEW_FIGURE, SENSITIVITY_FIGURE, PROFILE_FIGURE, TIME_FIGURE)
 
 _HEAD = """# Side by side
 
@@ -50,11 +51,6 @@ the baseline's loss, from scale 1; a miss is infinite. *State* is optimizer
 state in bytes a weight, on the largest network; *step time* is relative to a
 constant rate, the methods taking turns in one process.
 """
-
-
-FIGURES = (OVERVIEW_FIGURE, SENSITIVITY_FIGURE, PROFILE_FIGURE, TIME_FIGURE)
-
-
 _TIME_READING = """
 From scale 1. *Reached*: workloads on which the median run came to the target.
 *Steps*: to the target, over the steps of a run, median over the workloads;
@@ -128,6 +124,7 @@ def page(
     )
     parts = [
         _HEAD,
+        f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
         _main_table(table),
         reading,
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
