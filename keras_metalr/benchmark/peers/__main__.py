@@ -13,7 +13,6 @@ from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
-from keras_metalr.benchmark.peers.timing import load_timing
 from keras_metalr.benchmark.records import write_text
 
 RECORDS = Path("benchmarks/results/peers")
@@ -31,16 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args(arguments)
-    plan, records = load_packed(options.records)
-    timing = load_timing(options.records)
-    text = page(plan, records, timing)
+    packed = load_packed(options.records)
+    text = page(packed)
     folder = options.page.parent
     if not options.check:
         write_text(options.page, text)
-        if records is not None and timing is not None:
-            write_figures(plan, records, timing, folder)
+        if packed is not None:
+            write_figures(packed, folder)
         return 0
-    names = () if records is None else FIGURES
+    names = () if packed is None else FIGURES
     is_fresh = options.page.is_file() and (
         options.page.read_text(encoding="utf-8") == text
     )

@@ -75,7 +75,9 @@ def times(table: Sequence[Row]) -> Any:
             f" {_mean(row):.2f} of the steps" if row.num_reached else " never"
         )
         left.text(row.num_reached, place, text, va="center", fontsize=7)
-    left.set_xlim(0, len(table[0].times) * 1.3)
+    # Room for the words beside a full bar.
+    left.set_xlim(0, len(table[0].times) * 1.5)
+    left.locator_params(axis="x", integer=True)
     left.set_xlabel("workloads whose target was reached, and when (mean)")
     by_time = sorted(table, key=lambda row: -row.step_time)
     for place, row in enumerate(by_time):

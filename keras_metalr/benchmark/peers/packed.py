@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
 from keras_metalr.benchmark.peers.cell import read_runs
-from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import SWEEP
 from keras_metalr.benchmark.peers.plan import TUNING
 from keras_metalr.benchmark.peers.plan import Plan
@@ -24,6 +24,7 @@ from keras_metalr.benchmark.peers.store import PLAN_FILE
 from keras_metalr.benchmark.peers.store import load_plan
 from keras_metalr.benchmark.peers.store import save_plan
 from keras_metalr.benchmark.peers.timing import TIMING_FILE
+from keras_metalr.benchmark.peers.timing import load_timing
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import digest
 from keras_metalr.benchmark.records import encode
@@ -34,6 +35,23 @@ ENVIRONMENTS_FILE = "environments.json"
 Records = dict[tuple[str, str], list[dict[str, Any]]]
 # In the name of the file, the plan or the environment.
 _KNOWN = ("workload", "share", "num_evaluations", "backend")
+
+
+class Packed(NamedTuple):
+    """What a folder of packed files holds.
+
+    Args:
+        plan: `Plan`.
+        records: Dict from (workload, method) to the records of its sweep,
+            sorted by seed and scale. A record is a dict with `config`,
+            `environment`, `data_note`, `results` and `history` (`step` and
+            `val_loss`).
+        timing: Dict, see `peers.timing`.
+    """
+
+    plan: Plan
+    records: Records
+    timing: dict[str, Any]
 
 
 def pack(plan: Plan, runs: Path, folder: Path) -> None:
@@ -61,23 +79,17 @@ def pack(plan: Plan, runs: Path, folder: Path) -> None:
     save_plan(plan, folder)
 
 
-def load_packed(folder: Path) -> tuple[Plan, Records | None]:
-    """Read a plan and the runs that are compared.
+def load_packed(folder: Path) -> Packed | None:
+    """Read what `pack` wrote: all of it, or `None` without a plan.
 
     Args:
         folder: Path.
-
-    Returns:
-        Tuple of the plan and a dict from (workload, method) to records, sorted
-        by seed and scale; without a plan in the folder, of the default plan and
-        `None`. A record is a dict with `config`, `environment`, `data_note`,
-        `results` and `history` (`step` and `val_loss`).
 
     Raises:
         ValueError: If a run of the plan is missing, or one more is there.
     """
     if not (folder / PLAN_FILE).is_file():
-        return SETS["cpu"], None
+        return None
     plan = load_plan(folder)
     environments = json.loads(
         (folder / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
@@ -101,7 +113,7 @@ def load_packed(folder: Path) -> tuple[Plan, Records | None]:
     _check(plan, found, trials, folder)
     for records in found.values():
         records.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
-    return plan, found
+    return Packed(plan, found, load_timing(folder))
 
 
 def _path(folder: Path, workload: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.peers.packed import Packed
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
 from keras_metalr.benchmark.peers.summary import Row
@@ -60,18 +61,11 @@ a constant rate, the methods taking turns in one process.
 """
 
 
-def write_figures(
-    plan: Plan,
-    records: Mapping[Any, Any],
-    timing: Mapping[str, Any],
-    folder: Path,
-) -> None:
+def write_figures(packed: Packed, folder: Path) -> None:
     """Write the figures as PNG.
 
     Args:
-        plan: `Plan`.
-        records: Mapping from (workload, method) to the records of its sweep.
-        timing: Mapping, the content of the file of `peers.timing`.
+        packed: `Packed`.
         folder: Path.
 
     Raises:
@@ -79,32 +73,25 @@ def write_figures(
     """
     from keras_metalr.benchmark.peers import figures
 
-    table = rows(plan, records, timing)
+    table = rows(*packed)
     for name, figure in (
-        (OVERVIEW_FIGURE, figures.overview(plan, table)),
-        (SENSITIVITY_FIGURE, figures.starts(plan, table)),
+        (OVERVIEW_FIGURE, figures.overview(packed.plan, table)),
+        (SENSITIVITY_FIGURE, figures.starts(packed.plan, table)),
         (PROFILE_FIGURE, figures.profiles(table)),
         (TIME_FIGURE, figures.times(table)),
     ):
         figure.savefig(folder / name, dpi=110)
 
 
-def page(
-    plan: Plan,
-    records: Mapping[Any, Any] | None,
-    timing: Mapping[str, Any] | None,
-) -> str:
+def page(packed: Packed | None) -> str:
     """The page in Markdown.
 
     Args:
-        plan: `Plan`.
-        records: Mapping from (workload, method) to the records of its sweep,
-            or `None` when there are none.
-        timing: Mapping, the content of the file of `peers.timing`, or `None`
-            when there are no records.
+        packed: `Packed`, or `None` when there are no records yet.
     """
-    if records is None or timing is None:
+    if packed is None:
         return _HEAD + _EMPTY
+    plan, records, timing = packed
     table = rows(plan, records, timing)
     goals = targets(plan, records)
     reading = _READING.format(

@@ -54,12 +54,11 @@ def time_methods(plan: Plan, folder: Path) -> None:
     write_json(path, {"environment": environment(), "workloads": tables})
 
 
-def load_timing(folder: Path) -> dict[str, Any] | None:
-    """Read what `time_methods` wrote to a folder, or `None`."""
-    path = folder / TIMING_FILE
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def load_timing(folder: Path) -> dict[str, Any]:
+    """Read what `time_methods` wrote to a folder."""
+    content: dict[str, Any] = json.loads(
+        (folder / TIMING_FILE).read_text(encoding="utf-8")
+    )
     return content
 
 

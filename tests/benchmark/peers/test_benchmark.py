@@ -106,11 +106,11 @@ def write_cell(cell, runs):
 
 
 def test_rows_by_hand(folder):
-    plan, records = packed.load_packed(folder)
-    assert plan == PLAN
+    plan, records, measured = packed.load_packed(folder)
+    assert plan == PLAN and measured == TIMING
     target = summary.targets(plan, records)["wine_linear"]
     assert target == summary.Target(1.0, "constant", 2.0, 20)
-    rows = summary.rows(plan, records, timing.load_timing(folder))
+    rows = summary.rows(plan, records, measured)
     table = {row.method: row for row in rows}
     assert next(iter(table)) == "metalr"
     # (regret from 0.1, from 1): (0.5, 0), (diverged, 0.1), (-0.1, -0.1).
@@ -131,7 +131,7 @@ def test_rows_by_hand(folder):
 
 
 def test_packed_runs_are_those_that_were_made(folder):
-    plan, records = packed.load_packed(folder)
+    plan, records, _ = packed.load_packed(folder)
     made = records["wine_linear", "warmup_cosine"]
     runs = plans.sweep_cells(
         plan, {("wine_linear", m): 0.1 for m in plan.methods}
@@ -156,7 +156,7 @@ def test_packed_runs_are_those_that_were_made(folder):
 
 
 def test_packed_runs_name_the_controller(folder):
-    _, records = packed.load_packed(folder)
+    records = packed.load_packed(folder).records
     for record in records["wine_linear", "metalr"]:
         assert controller_identity().items() <= record["config"].items()
 
@@ -223,9 +223,8 @@ def test_every_method_is_timed_in_turn(tmp_path):
 
 
 def test_page_without_records(tmp_path):
-    plan, records = packed.load_packed(tmp_path)
-    assert records is None
-    assert "no records yet" in page(plan, None, None)
+    assert packed.load_packed(tmp_path) is None
+    assert "no records yet" in page(None)
 
 
 def test_a_folder_keeps_its_plan(tmp_path):
@@ -326,5 +325,5 @@ def test_runs_are_made_once_and_go_on_where_they_were(tmp_path):
     )
     write_json(tmp_path / timing.TIMING_FILE, TIMING)
     packed.pack(plan, tmp_path, tmp_path / "packed")
-    _, records = packed.load_packed(tmp_path / "packed")
+    records = packed.load_packed(tmp_path / "packed").records
     assert all(len(found) == 4 for found in records.values())
