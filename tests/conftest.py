@@ -23,17 +23,41 @@ import keras
 import pytest
 
 # The first example of a property compiles, which takes seconds. The examples
-# are the same in every run; `--hypothesis-profile=explore` draws new ones.
+# are the same in every run; `--hypothesis-profile=explore` draws new ones, and
+# more of them.
 hypothesis.settings.register_profile(
-    "repeatable", deadline=None, derandomize=True
+    "repeatable", deadline=None, derandomize=True, max_examples=30
 )
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_report_header() -> str:
-    """Name the backend: it is fixed for the process."""
-    return f"keras: {keras.__version__} on {keras.backend.backend()}"
+DEFAULT_BACKEND = "tensorflow"
+
+
+def pytest_report_header() -> list[str]:
+    """Name the backend, which is fixed for the process, and what is left out."""
+    backend = keras.backend.backend()
+    header = [f"keras: {keras.__version__} on {backend}"]
+    if backend != DEFAULT_BACKEND:
+        header.append(
+            "deselected: tests marked `backend_independent`, which run on "
+            f"{DEFAULT_BACKEND} alone"
+        )
+    return header
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Run what no backend changes on the default one alone."""
+    if keras.backend.backend() == DEFAULT_BACKEND:
+        return
+    marked = [
+        item for item in items if item.get_closest_marker("backend_independent")
+    ]
+    config.hook.pytest_deselected(items=marked)
+    items[:] = [item for item in items if item not in set(marked)]
 
 
 @pytest.fixture(autouse=True)

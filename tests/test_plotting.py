@@ -10,6 +10,8 @@ from keras_metalr import Trace
 from keras_metalr import plotting
 from keras_metalr.benchmark.records import RunResult
 
+pytestmark = pytest.mark.backend_independent
+
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
 

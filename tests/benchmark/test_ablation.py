@@ -9,6 +9,8 @@ from keras_metalr.benchmark.ablation import ablation_table
 from keras_metalr.benchmark.ablation import summarize
 from keras_metalr.benchmark.records import RunResult
 
+pytestmark = pytest.mark.backend_independent
+
 
 def _records(**columns):
     """Runs from one list a figure, one entry a seed."""

@@ -12,6 +12,8 @@ from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.features import FEATURE_NAMES
 
+pytestmark = pytest.mark.backend_independent
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     "backend": "jax",

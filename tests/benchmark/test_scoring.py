@@ -7,6 +7,8 @@ import pytest
 
 from keras_metalr.benchmark import scoring
 
+pytestmark = pytest.mark.backend_independent
+
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])
 @pytest.mark.parametrize("num_examples", [1, 7, 500])

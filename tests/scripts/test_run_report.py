@@ -12,6 +12,8 @@ import pytest
 
 from keras_metalr.benchmark.full_report import encoders
 
+pytestmark = pytest.mark.backend_independent
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_report.py"
 
 

@@ -37,6 +37,7 @@ def controller_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.backend_independent
 def test_demo(tmp_path, controller_folder):
     done = _run(
         "demo.py",
@@ -61,6 +62,7 @@ def test_cifar10_without_data_is_one_line(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -88,6 +90,7 @@ def test_sst2_with_a_wrong_flag_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.backend_independent
 def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
     arguments = ["--train-examples", 320, "--validation-examples", 100]
     arguments += ["--seeds", 1, "--epochs", 1, "--output", tmp_path / "runs"]
@@ -116,6 +119,7 @@ def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
         assert json.loads(path.read_text()) == record
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

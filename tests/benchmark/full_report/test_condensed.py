@@ -12,6 +12,8 @@ from keras_metalr.benchmark.full_report.condensed import load_all
 from keras_metalr.benchmark.full_report.condensed import shortened
 from tests.benchmark.full_report.made_up import part_results
 
+pytestmark = pytest.mark.backend_independent
+
 
 def _curve(values):
     steps = list(range(1, len(values) + 1))

@@ -13,6 +13,8 @@ from keras_metalr.benchmark.report import NOT_MEASURED
 from tests.benchmark.full_report.made_up import NOTES
 from tests.benchmark.full_report.made_up import part_results
 
+pytestmark = pytest.mark.backend_independent
+
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[3]
 

@@ -14,6 +14,8 @@ from keras_metalr.benchmark.full_report.runs import record_folder
 from keras_metalr.benchmark.records import file_name
 from keras_metalr.benchmark.runner import identity
 
+pytestmark = pytest.mark.backend_independent
+
 CHOICES = Choices(output=Path("runs/test"), preset="bert_base_en_uncased")
 
 

@@ -12,6 +12,8 @@ from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.full_report.sections import MAKERS
 
+pytestmark = pytest.mark.backend_independent
+
 
 @pytest.fixture
 def part(tmp_path):

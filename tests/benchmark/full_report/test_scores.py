@@ -10,6 +10,8 @@ from keras_metalr.benchmark.full_report import scores
 from keras_metalr.benchmark.full_report.wording import verdict
 from tests.benchmark.full_report.made_up import part_results
 
+pytestmark = pytest.mark.backend_independent
+
 
 @pytest.fixture(scope="module")
 def part():

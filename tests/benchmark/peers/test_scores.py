@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from keras_metalr.benchmark.peers import scores
 
+pytestmark = pytest.mark.backend_independent
+
 finite = st.floats(-100.0, 100.0)
 any_loss = st.floats(allow_nan=True, allow_infinity=True, width=32)
 ratios = st.lists(
