@@ -252,8 +252,8 @@ def _save_rows(
     arguments: argparse.Namespace,
 ) -> None:
     from keras_metalr.benchmark.environment import environment
+    from keras_metalr.benchmark.identity import controller_identity
     from keras_metalr.benchmark.records import write_json
-    from keras_metalr.benchmark.report import controller_identity
 
     rows = [
         {

@@ -36,7 +36,7 @@ DEFAULT_BACKEND = "tensorflow"
 
 
 def pytest_report_header() -> list[str]:
-    """Name the backend, which is fixed for the process, and what is left out."""
+    """Name the backend, fixed for the process, and what is left out."""
     backend = keras.backend.backend()
     header = [f"keras: {keras.__version__} on {backend}"]
     if backend != DEFAULT_BACKEND:

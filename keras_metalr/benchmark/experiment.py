@@ -13,10 +13,10 @@ from rich.progress import Progress
 from rich.progress import TextColumn
 from rich.progress import TimeRemainingColumn
 
+from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
-from keras_metalr.benchmark.report import CONTROLLER_FILE
-from keras_metalr.benchmark.report import controller_identity
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
 from keras_metalr.workloads.workload import Data

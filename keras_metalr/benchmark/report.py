@@ -15,13 +15,17 @@ import sys
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
 from keras_metalr.benchmark.comparison import compare
+from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.peers.packed import load_packed
+from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.benchmark.text import OPTIMIZERS
@@ -29,17 +33,11 @@ from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.benchmark.text import rate_text
-from keras_metalr.controller import CONFIG_FILE
-from keras_metalr.controller import shipped_presets
 from keras_metalr.features import FEATURES
 
-CONTROLLER_FILE = "controller.json"
 # What Keras gives Adam where nobody chooses.
 USUAL_RATE = 1e-3
 NOT_MEASURED = "Not measured yet."
-OTHER_CONTROLLER = (
-    "*These figures are of an earlier controller than the one shipped now.*"
-)
 
 _MODEL_NAMES = {
     "dense": "dense net, 1.0 M weights, batch 128",
@@ -95,6 +93,7 @@ def tables(results: Path) -> dict[str, str]:
     return {
         "digits": digits_table(results / "digits"),
         "demo": demo_table(results / "demo.json"),
+        "peers": peers_table(results / "peers"),
         "overhead": overhead_table(results),
         "features": features_table(),
     }
@@ -136,19 +135,6 @@ def stale_tables(old: str, new: str) -> list[str]:
     """Names of the tables that differ between two texts."""
     pairs = zip(_BLOCK.finditer(old), _BLOCK.finditer(new), strict=True)
     return [a["name"] for a, b in pairs if a["body"] != b["body"]]
-
-
-def controller_identity(preset: str = "general") -> dict[str, str]:
-    """What tells a controller from any other: the sha256 of its weights.
-
-    Args:
-        preset: String, name or folder of a preset. Defaults to `"general"`.
-    """
-    root: Any = Path(preset)
-    if preset in shipped_presets():
-        root = resources.files("keras_metalr") / "presets" / preset
-    config = json.loads((root / CONFIG_FILE).read_text(encoding="utf-8"))
-    return {"weights_sha256": config["weights_sha256"]}
 
 
 # -- The tables. -------------------------------------------------------------
@@ -272,6 +258,16 @@ def demo_table(path: Path) -> str:
     if content["controller"] != controller_identity():
         lines += ["", OTHER_CONTROLLER]
     return "\n".join(lines)
+
+
+def peers_table(folder: Path) -> str:
+    """What `scripts/benchmark.py --publish` recorded.
+
+    Args:
+        folder: Path of its packed files.
+    """
+    packed = load_packed(folder)
+    return NOT_MEASURED if packed is None else main_table(packed)
 
 
 def overhead_table(folder: Path) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from keras_metalr.benchmark import identity
 from keras_metalr.benchmark import report
 from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.records import RunResult
@@ -114,7 +115,9 @@ def test_incomplete_runs_are_not_compared(dropped, message):
 
 def test_digits_table(tmp_path):
     save(tmp_path, records())
-    write_json(tmp_path / report.CONTROLLER_FILE, report.controller_identity())
+    write_json(
+        tmp_path / identity.CONTROLLER_FILE, identity.controller_identity()
+    )
     text = report.digits_table(tmp_path)
     assert "| MetaLR | from 1e-6 | 97.50 ± 6.35 | 97.00 | 2 |" in text
     assert "| best of 3 constant rates | 0.01 | 97.00 ± 12.71 |" in text
@@ -122,20 +125,20 @@ def test_digits_table(tmp_path):
     assert "| constant, nearest to 0.001 | 0.01 | 97.00 ± 12.71 |" in text
     assert "Every start is within 1 point" in text
     assert "2 CPU cores" in text
-    assert report.OTHER_CONTROLLER not in text
+    assert identity.OTHER_CONTROLLER not in text
 
 
 def test_digits_table_says_what_failed(tmp_path):
     save(tmp_path, records(metalr=(0.1, 0.1)))
-    write_json(tmp_path / report.CONTROLLER_FILE, {"weights_sha256": "other"})
+    write_json(tmp_path / identity.CONTROLLER_FILE, {"weights_sha256": "other"})
     text = report.digits_table(tmp_path)
     assert "**Not every start is within 1 point" in text
-    assert report.OTHER_CONTROLLER in text
+    assert identity.OTHER_CONTROLLER in text
 
 
 def test_nothing_measured(tmp_path):
     bodies = report.tables(tmp_path)
-    for name in ("digits", "demo", "overhead"):
+    for name in ("digits", "demo", "peers", "overhead"):
         assert bodies[name] == report.NOT_MEASURED
     save(tmp_path / "digits", records()[:-1])
     assert report.tables(tmp_path)["digits"] == report.NOT_MEASURED
@@ -159,7 +162,7 @@ def test_demo_table(tmp_path):
     ]
     content = {
         "steps": 240,
-        "controller": report.controller_identity(),
+        "controller": identity.controller_identity(),
         "environment": ENVIRONMENT,
         "rows": rows,
     }

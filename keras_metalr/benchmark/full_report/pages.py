@@ -26,11 +26,11 @@ from keras_metalr.benchmark.full_report.tasks import times
 from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
 from keras_metalr.benchmark.full_report.wording import task_title
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.report import NOT_MEASURED
-from keras_metalr.benchmark.report import OTHER_CONTROLLER
-from keras_metalr.benchmark.report import controller_identity
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.controller import shipped_presets

@@ -17,10 +17,10 @@ from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Ladder
 from keras_metalr.benchmark.full_report.parts import Loop
 from keras_metalr.benchmark.full_report.parts import Part
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
 from keras_metalr.benchmark.records import RunResult
-from keras_metalr.benchmark.report import controller_identity
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import results_line
 from keras_metalr.controller import CONFIG_FILE

@@ -16,6 +16,7 @@ from keras_metalr.benchmark.competitors import Trainee
 from keras_metalr.benchmark.competitors.trainee import first_values
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.environment import git_revision
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.observers import StopWhenDiverged
 from keras_metalr.benchmark.peers.compilation import keep_compiled
@@ -23,7 +24,6 @@ from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import file_name
 from keras_metalr.benchmark.records import write_json
-from keras_metalr.benchmark.report import controller_identity
 from keras_metalr.workloads.suite import SUITE
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload

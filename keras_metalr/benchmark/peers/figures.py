@@ -10,6 +10,7 @@ from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import MAX_RATIO
 from keras_metalr.benchmark.peers.scores import performance_profile
 from keras_metalr.benchmark.peers.scores import time_ratios
+from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Row
 
 _COLUMNS = 5
@@ -128,6 +129,39 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
         panel.set_axis_off()
     figure.supxlabel(_START_LABEL)
     figure.supylabel("regret (1: nothing learned)")
+    figure.tight_layout()
+    return figure
+
+
+def rates(paths: Sequence[RatePath]) -> Any:
+    """MetaLR's rate beside the best baseline's, one panel a workload.
+
+    Args:
+        paths: Sequence of `RatePath`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    num_lines = math.ceil(len(paths) / _COLUMNS)
+    figure = _figure_class()(figsize=(11, 1.9 * num_lines + 0.6))
+    axes = figure.subplots(num_lines, _COLUMNS, sharex=True, squeeze=False)
+    for panel, path in zip(axes.flat, paths, strict=False):
+        share = path.steps / path.steps[-1]
+        panel.plot(share, path.baseline_rates, color="0.6", linewidth=3)
+        panel.plot(share, path.rates, color=_COLOURS[_HIGHLIGHTED])
+        panel.set_yscale("log")
+        # The end of a schedule is 0: its last rates say nothing.
+        panel.set_ylim(
+            bottom=0.3
+            * min(path.rates.min(), float(np.median(path.baseline_rates)))
+        )
+        panel.set_title(f"{path.workload}: {path.regret:.2f}", fontsize=8)
+        panel.tick_params(labelsize=7)
+        panel.grid(alpha=0.3)
+    for panel in axes.flat[len(paths) :]:
+        panel.set_axis_off()
+    figure.supxlabel("share of the run that is over")
+    figure.supylabel("learning rate")
     figure.tight_layout()
     return figure
 

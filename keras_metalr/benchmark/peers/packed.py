@@ -1,8 +1,9 @@
 """Ten thousand runs in a few files, small enough to be kept with the code.
 
 One file a workload, one line of JSON a run: what identifies it, its figures and
-its validation losses, to six digits. The environments they were made in are
-listed once. The pages are made from these files alone.
+its validation losses (of MetaLR the learning rates, too), to six digits. The
+environments they were made in are listed once. The pages are made from these
+files alone.
 """
 
 import json
@@ -35,6 +36,8 @@ ENVIRONMENTS_FILE = "environments.json"
 Records = dict[tuple[str, str], list[dict[str, Any]]]
 # In the name of the file, the plan or the environment.
 _KNOWN = ("workload", "share", "num_evaluations", "backend")
+# What is kept of a run's history, where it has it.
+_CURVES = ("val_loss", "learning_rate")
 
 
 class Packed(NamedTuple):
@@ -44,8 +47,8 @@ class Packed(NamedTuple):
         plan: `Plan`.
         records: Dict from (workload, method) to the records of its sweep,
             sorted by seed and scale. A record is a dict with `config`,
-            `environment`, `data_note`, `results` and `history` (`step` and
-            `val_loss`).
+            `environment`, `data_note`, `results` and `history` (`step`,
+            `val_loss` and, of MetaLR, `learning_rate`).
         timing: Dict, see `peers.timing`.
     """
 
@@ -127,7 +130,11 @@ def _line(record: Mapping[str, Any]) -> str:
         "environment": digest(record["environment"]),
         "data_note": record["data_note"],
         "results": record["results"],
-        "val_loss": record["history"]["val_loss"],
+        "history": {
+            name: values
+            for name, values in record["history"].items()
+            if name in _CURVES
+        },
     }
     return json.dumps(
         encode(_rounded(content)), allow_nan=False, separators=(",", ":")
@@ -146,7 +153,7 @@ def _record(
     content: dict[str, Any], plan: Plan, environments: Mapping[str, Any]
 ) -> dict[str, Any]:
     results = decode(content["results"])
-    losses = decode(content["val_loss"])
+    curves = decode(content["history"])
     between = results["num_steps"] // plan.num_evaluations
     return {
         "config": content["config"],
@@ -154,8 +161,8 @@ def _record(
         "data_note": content["data_note"],
         "results": results,
         "history": {
-            "step": [between * (k + 1) for k in range(len(losses))],
-            "val_loss": losses,
+            "step": [between * (k + 1) for k in range(len(curves["val_loss"]))],
+            **curves,
         },
     }
 

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers.packed import Packed
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
+from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Row
 from keras_metalr.benchmark.peers.summary import Target
 from keras_metalr.benchmark.peers.summary import mean_regret
 from keras_metalr.benchmark.peers.summary import mean_worst_regret
 from keras_metalr.benchmark.peers.summary import profile_scores
+from keras_metalr.benchmark.peers.summary import rate_paths
 from keras_metalr.benchmark.peers.summary import rows
 from keras_metalr.benchmark.peers.summary import targets
 from keras_metalr.benchmark.records import digest
@@ -28,7 +32,17 @@ SENSITIVITY_FIGURE = "benchmark-starts.png"
 PROFILE_FIGURE = "benchmark-profile.png"
 TIME_FIGURE = "benchmark-time.png"
 OVERVIEW_FIGURE = "benchmark.png"
-FIGURES = (OVERVIEW_FIGURE, SENSITIVITY_FIGURE, PROFILE_FIGURE, TIME_FIGURE)
+RATE_FIGURE = "benchmark-rates.png"
+FIGURES = (
+    OVERVIEW_FIGURE,
+    SENSITIVITY_FIGURE,
+    PROFILE_FIGURE,
+    TIME_FIGURE,
+    RATE_FIGURE,
+)
+
+# Of a run, where the rates are compared: before the schedules end at 0.
+_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 _HEAD = """# Side by side
 
@@ -59,6 +73,11 @@ From scale 1. *Reached*: workloads on which the median run came to the target.
 by side. The last columns are milliseconds a step, and in brackets the ratio to
 a constant rate, the methods taking turns in one process.
 """
+_RATE_READING = """
+From scale 1, medians over the seeds: MetaLR's rate over that of the best tuned
+baseline at the same step, when so much of the run was over. In the figure
+MetaLR is red and the baseline grey; the number is MetaLR's regret.
+"""
 
 
 def write_figures(packed: Packed, folder: Path) -> None:
@@ -79,6 +98,7 @@ def write_figures(packed: Packed, folder: Path) -> None:
         (SENSITIVITY_FIGURE, figures.starts(packed.plan, table)),
         (PROFILE_FIGURE, figures.profiles(table)),
         (TIME_FIGURE, figures.times(table)),
+        (RATE_FIGURE, figures.rates(rate_paths(packed.plan, packed.records))),
     ):
         figure.savefig(folder / name, dpi=110)
 
@@ -94,6 +114,7 @@ def page(packed: Packed | None) -> str:
     plan, records, timing = packed
     table = rows(plan, records, timing)
     goals = targets(plan, records)
+    paths = rate_paths(plan, records)
     reading = _READING.format(
         scales=f"{plan.scales[0]:g} to {plan.scales[-1]:g}",
         trials=plan.num_trials,
@@ -108,11 +129,12 @@ def page(packed: Packed | None) -> str:
             ]
             for row in table
         }
+        | {path.workload: path.rates.tolist() for path in paths}
     )
     parts = [
         _HEAD,
         f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
-        _main_table(table),
+        main_table(packed),
         reading,
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
         f"![Performance profiles]({PROFILE_FIGURE})\n",
@@ -124,6 +146,10 @@ def page(packed: Packed | None) -> str:
         "## From scale 1, on each workload\n",
         _workload_table(plan, table),
         "\nMedian regret over the seeds.\n",
+        "## Where MetaLR stood\n",
+        _rate_table(paths),
+        _RATE_READING,
+        f"![MetaLR's rate and the best baseline's]({RATE_FIGURE})\n",
         "## Workloads\n",
         _targets_table(plan, goals),
         "\n*Shared*: with the tasks that the shipped controller was evolved "
@@ -135,9 +161,15 @@ def page(packed: Packed | None) -> str:
     return "\n".join(parts)
 
 
-def _main_table(table: Sequence[Row]) -> str:
+def main_table(packed: Packed) -> str:
+    """All methods, the least sensitive to its start first, in Markdown.
+
+    Args:
+        packed: `Packed`.
+    """
+    table = rows(*packed)
     profiles = profile_scores(table)
-    return markdown_table(
+    text = markdown_table(
         (
             "method",
             "regret, all starts",
@@ -160,6 +192,38 @@ def _main_table(table: Sequence[Row]) -> str:
                 f"{row.step_time:.1f}",
             )
             for row in table
+        ),
+    )
+    return text if _is_of_shipped(packed) else f"{text}\n\n{OTHER_CONTROLLER}"
+
+
+def _is_of_shipped(packed: Packed) -> bool:
+    """Whether all of MetaLR's runs were the shipped controller's."""
+    shipped = controller_identity().items()
+    return all(
+        shipped <= record["config"].items()
+        for (_, method), cell in packed.records.items()
+        if method == "metalr"
+        for record in cell
+    )
+
+
+def _rate_table(paths: Sequence[RatePath]) -> str:
+    return markdown_table(
+        (
+            "workload",
+            "regret",
+            "baseline",
+            *(f"at {share:.0%}" for share in _SHARES),
+        ),
+        (
+            (
+                path.workload,
+                f"{path.regret:.3f}",
+                path.baseline,
+                *(f"{path.ratio(share):.2g}" for share in _SHARES),
+            )
+            for path in paths
         ),
     )
 

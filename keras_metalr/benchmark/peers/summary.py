@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.competitors.rate_rules import warmup_cosine
+from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
 from keras_metalr.benchmark.peers import scores
 from keras_metalr.benchmark.peers.plan import BASELINES
 from keras_metalr.benchmark.peers.plan import Plan
 
+_METALR = "metalr"
+# Baselines whose rate changes, and how.
+_RULES = {"warmup_cosine": warmup_cosine, "warmup_linear": warmup_linear}
 Records = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 
 
@@ -96,6 +102,33 @@ class Row:
         return np.median(self.regrets, 0).mean(0)
 
 
+@dataclass(frozen=True)
+class RatePath:
+    """The rate that MetaLR drove on a workload, beside the best baseline's.
+
+    Args:
+        workload: String.
+        steps: Array of shape `(num_evaluations,)`.
+        rates: Array of the same shape: MetaLR's from scale 1 at those steps,
+            the median over the seeds.
+        baseline: String, which baseline set the target.
+        baseline_rates: Array of the same shape, its rates from scale 1.
+        regret: Float, of MetaLR from scale 1, the median over the seeds.
+    """
+
+    workload: str
+    steps: np.ndarray
+    rates: np.ndarray
+    baseline: str
+    baseline_rates: np.ndarray
+    regret: float
+
+    def ratio(self, share: float) -> float:
+        """MetaLR's rate over the baseline's when `share` of the run is over."""
+        place = int(np.argmin(np.abs(self.steps - share * self.steps[-1])))
+        return float(self.rates[place] / self.baseline_rates[place])
+
+
 def mean_regret(regrets: np.ndarray) -> float:
     """Median over seeds (axis 0), then the mean of all."""
     return float(np.median(regrets, 0).mean())
@@ -120,7 +153,7 @@ def targets(plan: Plan, records: Records) -> dict[str, Target]:
     for workload in plan.workloads:
         medians = {
             method: statistics.median_high(
-                _losses(records[workload, method], 1.0)
+                _losses(_from_scale_1(records[workload, method]))
             )
             for method in plan.methods
             if method in BASELINES
@@ -159,6 +192,62 @@ def rows(plan: Plan, records: Records, timing: Mapping[str, Any]) -> list[Row]:
         for method in plan.methods
     ]
     return sorted(made, key=lambda row: row.sensitivity)
+
+
+def rate_paths(plan: Plan, records: Records) -> list[RatePath]:
+    """MetaLR's rates beside the best baseline's, one a workload.
+
+    Args:
+        plan: `Plan`. Without MetaLR in it there are none.
+        records: Mapping from (workload, method) to the records of its sweep.
+    """
+    if _METALR not in plan.methods:
+        return []
+    return [
+        _rate_path(
+            name,
+            goal,
+            _from_scale_1(records[name, _METALR]),
+            _from_scale_1(records[name, goal.baseline])[0],
+        )
+        for name, goal in targets(plan, records).items()
+    ]
+
+
+def _rate_path(
+    workload: str,
+    goal: Target,
+    driven: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, Any],
+) -> RatePath:
+    steps = np.array(driven[0]["history"]["step"], "float32")
+    start = baseline["config"]["learning_rate"]
+    regrets = [_regret(record, goal) for record in driven]
+    return RatePath(
+        workload=workload,
+        steps=steps,
+        rates=np.median([r["history"]["learning_rate"] for r in driven], 0),
+        baseline=goal.baseline,
+        baseline_rates=_baseline_rates(goal, start, steps),
+        regret=statistics.median(regrets),
+    )
+
+
+def _baseline_rates(
+    goal: Target, start: float, steps: np.ndarray
+) -> np.ndarray:
+    if goal.baseline not in _RULES:
+        return np.full(steps.shape, start)
+    rule = _RULES[goal.baseline](goal.num_steps)
+    # Step `k` is the one that `k - 1` others were before.
+    rates, _ = rule.update(rule.init(), start, steps - 1.0, None)
+    return np.asarray(keras.ops.convert_to_numpy(rates))
+
+
+def _from_scale_1(
+    records: Sequence[Mapping[str, Any]],
+) -> list[Mapping[str, Any]]:
+    return [record for record in records if record["config"]["scale"] == 1.0]
 
 
 def profile_scores(table: Sequence[Row]) -> dict[str, float]:
@@ -211,23 +300,27 @@ def _regrets(
     regrets = np.full(shape, np.nan)
     for number, workload in enumerate(plan.workloads):
         for record in records[workload, method]:
-            config, results = record["config"], record["results"]
+            config = record["config"]
             place = plan.scales.index(config["scale"])
-            regrets[config["seed"], number, place] = scores.regret(
-                results["final_loss"],
-                results["initial_loss"],
-                goals[workload].best,
+            regrets[config["seed"], number, place] = _regret(
+                record, goals[workload]
             )
     return regrets
 
 
-def _losses(records: Sequence[Mapping[str, Any]], scale: float) -> list[float]:
+def _regret(record: Mapping[str, Any], goal: Target) -> float:
+    results = record["results"]
+    return scores.regret(
+        results["final_loss"], results["initial_loss"], goal.best
+    )
+
+
+def _losses(records: Sequence[Mapping[str, Any]]) -> list[float]:
     return [
         scores.counted_loss(
             record["results"]["final_loss"], record["results"]["initial_loss"]
         )
         for record in records
-        if record["config"]["scale"] == scale
     ]
 
 
@@ -236,8 +329,7 @@ def _time(records: Sequence[Mapping[str, Any]], target: float) -> float:
         scores.steps_to_target(
             record["history"]["step"], record["history"]["val_loss"], target
         )
-        for record in records
-        if record["config"]["scale"] == 1.0
+        for record in _from_scale_1(records)
     ]
     return float(np.median(times))
 

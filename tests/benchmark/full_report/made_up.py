@@ -5,8 +5,8 @@ from pathlib import Path
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.plan import make_plan
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.records import RunResult
-from keras_metalr.benchmark.report import controller_identity
 from keras_metalr.benchmark.runner import identity
 
 ENVIRONMENT = {

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers import __main__ as command
 from keras_metalr.benchmark.peers import cell as cells_module
 from keras_metalr.benchmark.peers import packed
@@ -20,7 +22,7 @@ from keras_metalr.benchmark.peers import timing
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
-from keras_metalr.benchmark.report import controller_identity
+from keras_metalr.benchmark.report import peers_table
 
 ENVIRONMENT = {
     "backend": "jax",
@@ -67,6 +69,7 @@ def record(run):
     if run["purpose"] == plans.TUNING:
         # The higher rate wins.
         loss = 1.0 + (run["learning_rate"] < 0.1)
+    is_driven = run["method"] == "metalr"
     return {
         "format_version": 1,
         "config": cells_module.identity(run),
@@ -80,7 +83,13 @@ def record(run):
             "num_weights": 42,
             "state_bytes_per_weight": 8.0,
         },
-        "history": {"step": [10, 20], "val_loss": [1.6, loss]},
+        "history": {
+            "step": [10, 20],
+            "loss": [1.5, loss],
+            "val_loss": [1.6, loss],
+            # Of MetaLR alone: what it adds to the logs.
+            **({"learning_rate": [0.2, 0.05]} if is_driven else {}),
+        },
     }
 
 
@@ -130,9 +139,39 @@ def test_rows_by_hand(folder):
     assert scores == {"metalr": 1.0, "constant": 1.0, "warmup_cosine": 0.0}
 
 
-def test_packed_runs_are_those_that_were_made(folder):
+def test_rate_paths_by_hand(folder):
     plan, records, _ = packed.load_packed(folder)
-    made = records["wine_linear", "warmup_cosine"]
+    (path,) = summary.rate_paths(plan, records)
+    assert (path.workload, path.baseline) == ("wine_linear", "constant")
+    assert path.regret == pytest.approx(-0.1)
+    # Over a constant rate of 0.1, after half of the run and at its end.
+    assert path.ratio(0.5) == pytest.approx(2.0)
+    assert path.ratio(1.0) == pytest.approx(0.5)
+    for run in records["wine_linear", "constant"]:
+        run["results"]["final_loss"] = 1.2
+    (path,) = summary.rate_paths(plan, records)
+    assert path.baseline == "warmup_cosine"
+    # Steps 9 and 19 of 20, from 0; two of them warm up.
+    expected = [
+        0.05 * (1.0 + math.cos(math.pi * (step - 2) / 18)) for step in (9, 19)
+    ]
+    assert path.baseline_rates == pytest.approx(expected, rel=1e-4)
+    others = dataclasses.replace(plan, methods=plan.methods[:2])
+    assert summary.rate_paths(others, records) == []
+
+
+def test_runs_of_another_controller_are_named_on_the_page(folder):
+    loaded = packed.load_packed(folder)
+    assert OTHER_CONTROLLER not in page(loaded)
+    for run in loaded.records["wine_linear", "metalr"]:
+        run["config"]["weights_sha256"] = "0" * 64
+    assert OTHER_CONTROLLER in page(loaded)
+
+
+@pytest.mark.parametrize("method", ["warmup_cosine", "metalr"])
+def test_packed_runs_are_those_that_were_made(folder, method):
+    plan, records, _ = packed.load_packed(folder)
+    made = records["wine_linear", method]
     runs = plans.sweep_cells(
         plan, {("wine_linear", m): 0.1 for m in plan.methods}
     )
@@ -140,7 +179,7 @@ def test_packed_runs_are_those_that_were_made(folder):
         record(run)
         for cell in runs
         for run in cell.runs()
-        if cell.method == "warmup_cosine"
+        if cell.method == method
     ]
     expected.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
     for one, other in zip(made, expected, strict=True):
@@ -151,8 +190,10 @@ def test_packed_runs_are_those_that_were_made(folder):
         )
         for key in ("environment", "data_note"):
             assert one[key] == other[key]
-        for key in ("results", "history"):
-            assert encode(one[key]) == encode(other[key])
+        assert encode(one["results"]) == encode(other["results"])
+        # The training loss is not kept.
+        other["history"].pop("loss")
+        assert encode(one["history"]) == encode(other["history"])
 
 
 def test_packed_runs_name_the_controller(folder):
@@ -173,6 +214,8 @@ def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
     assert "| warmup_cosine | 0.55 " in text and "| 2/4 | 2 |" in text
     assert "| constant | 1/1 | 1.00 | 40.00 | 2.0 (1.00) |" in text
     assert "| warmup_cosine | 0/1 | missed | missed |" in text
+    # README shows the same table.
+    assert peers_table(folder) in text
     path = folder / "wine_linear.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     place, line = next(
