@@ -16,6 +16,8 @@ from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.bank import regret
+from keras_metalr.meta_training.bank import tuned_on_other_batches
 from keras_metalr.meta_training.card import make_card
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
@@ -165,6 +167,7 @@ def _held_out_scores(
         scores[stage.name] = {
             "start": _summary(arena, start),
             "evolved": _summary(arena, controller),
+            "tuned": summarize(_tuned_regrets(arena)),
             "trained_on": stage.name in config.order,
         }
         say(f"{stage.name}: {json.dumps(scores[stage.name])}")
@@ -209,6 +212,13 @@ def _bank_structure() -> Bank:
     task = Task._make(range(len(Task._fields)))
     spec = OptimizerSpec._make(range(len(OptimizerSpec._fields)))
     return Bank(task._replace(optimizer=spec), *([0] * 3))
+
+
+def _tuned_regrets(arena: Arena) -> np.ndarray:
+    """Of the schedules that were tuned on other batches of the same tasks."""
+    bank = arena.bank
+    losses = tuned_on_other_batches(arena.unroll, bank.tasks)
+    return np.asarray(regret(losses, bank.best_loss, bank.initial_loss))
 
 
 def _summary(arena: Arena, controller: Controller) -> dict[str, float]:

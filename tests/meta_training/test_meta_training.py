@@ -81,6 +81,20 @@ def test_a_bank_holds_the_best_of_the_grid(data):
     assert float(bank.best_loss[1]) < float(bank.initial_loss[1])
 
 
+def test_what_was_tuned_on_other_batches_is_judged_on_the_tasks_own(data):
+    unroll = Unroll(FAMILIES["dense"], data, 10, 1)
+    tasks = tasks_module.draw_tasks(FAMILIES["dense"], data, 2, 5)
+    found = banks.tuned_on_other_batches(unroll, tasks)
+    task = jax.tree.map(lambda value: value[1], tasks)
+    other = task._replace(seed=task.seed + banks.OTHER_BATCHES)
+    run = jax.jit(lambda t, r, s: scheduled(unroll, r, s, t).final_loss)
+    choices = [(r, s) for r in banks.GRID_RATES for s in range(3)]
+    elsewhere = [float(run(other, *choice)) for choice in choices]
+    best = choices[np.nanargmin(elsewhere)]
+    assert float(found[1]) == pytest.approx(float(run(task, *best)), rel=1e-4)
+    assert float(run(other, *best)) != pytest.approx(float(found[1]), rel=1e-3)
+
+
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"dense"}))
 def test_every_family_learns(data, family):
     unroll = Unroll(FAMILIES[family], data, 60, 1)
@@ -233,7 +247,10 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     assert loaded.hidden_units == (64, 32)
     card = (output / "CARD.md").read_text()
     score = record["scores"]["dense-20"]["evolved"]
-    assert f"| {score['mean']:.3f} |" in card and "the command" in card
+    assert f"| {score['mean']:.3f} [{score['low']:.3f}, " in card
+    tuned = record["scores"]["dense-20"]["tuned"]
+    assert f"| {tuned['mean']:.3f} [{tuned['low']:.3f}, " in card
+    assert "the command" in card
     assert f"`{start}`" in card
     assert json.loads((output / "scores.json").read_text()) == record
     assert any("generation 2/2" in line for line in lines)
