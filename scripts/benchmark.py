@@ -10,6 +10,7 @@ the page to where the project keeps them.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import sys
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--set", choices=tuple(SETS), default="smoke", help="which runs")
+    add("--workloads", nargs="+", metavar="NAME", help="these of the set alone")
+    add("--seeds", type=int, help="instead of the set's number")
     add(
         "--output",
         type=pathlib.Path,
@@ -47,11 +50,18 @@ def main(arguments: list[str] | None = None) -> int:
     add("--joblib-backend", choices=JOBLIB_BACKENDS, default="loky")
     add("--cluster", help="address of a Dask scheduler (a cluster of its own)")
     options = parser.parse_args(arguments)
-    plan = SETS[options.set]
     runs = options.output or pathlib.Path(f"runs/peers-{options.set}")
     packed = RECORDS if options.publish else runs / "packed"
     page = PAGE if options.publish else runs / PAGE.name
+    parts = {
+        "workloads": options.workloads and tuple(options.workloads),
+        "seeds": options.seeds,
+    }
     try:
+        plan = dataclasses.replace(
+            SETS[options.set],
+            **{key: value for key, value in parts.items() if value is not None},
+        )
         save_plan(plan, runs)
         make_all(
             plan,

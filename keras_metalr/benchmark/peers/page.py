@@ -12,6 +12,7 @@ from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers.packed import Packed
+from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
 from keras_metalr.benchmark.peers.summary import RatePath
@@ -156,7 +157,7 @@ def page(packed: Packed | None) -> str:
         "on.\n",
         "## Methods\n",
         _methods_table(plan),
-        _made_with(records),
+        _made_with(plan, records),
     ]
     return "\n".join(parts)
 
@@ -342,7 +343,21 @@ def _centre_text(name: str) -> str:
     return f"{peer.default_start:.3g}"
 
 
-def _made_with(records: Mapping[Any, Any]) -> str:
+def _part_text(plan: Plan) -> list[str]:
+    """What of the set `cpu` is not there yet."""
+    whole = SETS["cpu"]
+    missing = [name for name in whole.workloads if name not in plan.workloads]
+    if not missing and plan.seeds >= whole.seeds:
+        return []
+    found = len(whole.workloads) - len(missing)
+    return [
+        f"\nSo far {found} of the {len(whole.workloads)} workloads and "
+        f"{plan.seeds} of the {whole.seeds} seeds of the set `cpu`; missing: "
+        f"{', '.join(missing) or 'seeds'}."
+    ]
+
+
+def _made_with(plan: Plan, records: Mapping[Any, Any]) -> str:
     every = [record for cell in records.values() for record in cell]
     texts = sorted({environment_text(r["environment"]) for r in every})
     notes = sorted({r["data_note"] for r in every if r["data_note"]})
@@ -350,6 +365,7 @@ def _made_with(records: Mapping[Any, Any]) -> str:
         {_short(str(r["environment"]["git_revision"])) for r in every}
     )
     lines = [
+        *_part_text(plan),
         f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
         f"{', '.join(revisions)}.",
         *(f"Data: {note}." for note in notes),

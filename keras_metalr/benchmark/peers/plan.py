@@ -63,6 +63,10 @@ class Plan:
                 raise ValueError(
                     f"`{name}` must be of {table}. Received: {sorted(unknown)}."
                 )
+        if self.seeds < 1:
+            raise ValueError(
+                f"`seeds` must be 1 or more. Received: seeds={self.seeds}."
+            )
         if BASELINES[0] not in self.methods or 1.0 not in self.scales:
             raise ValueError(
                 "`methods` must hold 'constant' and `scales` 1.0: starts and "

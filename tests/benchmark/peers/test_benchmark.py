@@ -114,6 +114,26 @@ def write_cell(cell, runs):
         write_json(cells_module.path_of(run, runs), record(run))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workloads": ("iris",)}, r"`workloads` must be of .*'iris'"),
+        ({"methods": ("metalr",)}, "`methods` must hold 'constant'"),
+        ({"scales": (0.1, 10.0)}, r"`scales` 1\.0"),
+        ({"seeds": 0}, "`seeds` must be 1 or more. Received: seeds=0"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PLAN, **changes)
+
+
+def test_a_part_of_the_set_is_named_on_the_page(folder):
+    text = page(packed.load_packed(folder))
+    assert "So far 1 of the 14 workloads and 2 of the 5 seeds" in text
+    assert "missing: cancer_gated, " in text
+
+
 def test_rows_by_hand(folder):
     plan, records, measured = packed.load_packed(folder)
     assert plan == PLAN and measured == TIMING
