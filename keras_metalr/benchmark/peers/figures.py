@@ -113,7 +113,9 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
     """
     figure_class = _figure_class()
     num_lines = math.ceil(len(table) / _COLUMNS)
-    figure = figure_class(figsize=(11, 1.9 * num_lines + 0.6))
+    figure = figure_class(
+        figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
+    )
     axes = figure.subplots(
         num_lines, _COLUMNS, sharex=True, sharey=True, squeeze=False
     )
@@ -129,7 +131,6 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
         panel.set_axis_off()
     figure.supxlabel(_START_LABEL)
     figure.supylabel("regret (1: nothing learned)")
-    figure.tight_layout()
     return figure
 
 
@@ -143,7 +144,9 @@ def rates(paths: Sequence[RatePath]) -> Any:
         A `matplotlib.figure.Figure`.
     """
     num_lines = math.ceil(len(paths) / _COLUMNS)
-    figure = _figure_class()(figsize=(11, 1.9 * num_lines + 0.6))
+    figure = _figure_class()(
+        figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
+    )
     axes = figure.subplots(num_lines, _COLUMNS, sharex=True, squeeze=False)
     for panel, path in zip(axes.flat, paths, strict=False):
         share = path.steps / path.steps[-1]
@@ -162,7 +165,6 @@ def rates(paths: Sequence[RatePath]) -> Any:
         panel.set_axis_off()
     figure.supxlabel("share of the run that is over")
     figure.supylabel("learning rate")
-    figure.tight_layout()
     return figure
 
 

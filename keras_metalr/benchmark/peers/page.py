@@ -77,7 +77,8 @@ a constant rate, the methods taking turns in one process.
 _RATE_READING = """
 From scale 1, medians over the seeds: MetaLR's rate over that of the best tuned
 baseline at the same step, when so much of the run was over. In the figure
-MetaLR is red and the baseline grey; the number is MetaLR's regret.
+MetaLR is red and the baseline grey; the number is MetaLR's regret. What is seen
+there stands in docs/design.md, "Where it loses to tuned schedules".
 """
 
 
