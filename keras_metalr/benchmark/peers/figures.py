@@ -143,7 +143,8 @@ def rates(paths: Sequence[RatePath]) -> Any:
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    num_lines = math.ceil(len(paths) / _COLUMNS)
+    # Without MetaLR among the methods there is nothing to draw.
+    num_lines = max(1, math.ceil(len(paths) / _COLUMNS))
     figure = _figure_class()(
         figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
     )

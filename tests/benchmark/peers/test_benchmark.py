@@ -13,6 +13,7 @@ from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers import __main__ as command
 from keras_metalr.benchmark.peers import cell as cells_module
+from keras_metalr.benchmark.peers import figures
 from keras_metalr.benchmark.peers import packed
 from keras_metalr.benchmark.peers import plan as plans
 from keras_metalr.benchmark.peers import schedule
@@ -161,6 +162,7 @@ def test_rows_by_hand(folder):
 
 def test_rate_paths_by_hand(folder):
     plan, records, _ = packed.load_packed(folder)
+    pytest.importorskip("matplotlib")
     (path,) = summary.rate_paths(plan, records)
     assert (path.workload, path.baseline) == ("wine_linear", "constant")
     assert path.regret == pytest.approx(-0.1)
@@ -178,6 +180,7 @@ def test_rate_paths_by_hand(folder):
     assert path.baseline_rates == pytest.approx(expected, rel=1e-4)
     others = dataclasses.replace(plan, methods=plan.methods[:2])
     assert summary.rate_paths(others, records) == []
+    assert not figures.rates([]).axes[0].lines
 
 
 def test_runs_of_another_controller_are_named_on_the_page(folder):
