@@ -53,11 +53,12 @@ def pytest_collection_modifyitems(
     """Run what no backend changes on the default one alone."""
     if keras.backend.backend() == DEFAULT_BACKEND:
         return
-    marked = [
-        item for item in items if item.get_closest_marker("backend_independent")
-    ]
+    marked, others = [], []
+    for item in items:
+        is_marked = item.get_closest_marker("backend_independent")
+        (marked if is_marked else others).append(item)
     config.hook.pytest_deselected(items=marked)
-    items[:] = [item for item in items if item not in set(marked)]
+    items[:] = others
 
 
 @pytest.fixture(autouse=True)

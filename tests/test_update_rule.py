@@ -387,8 +387,9 @@ def test_feedback_is_held_near_its_start(bias, output, cosine):
     assert abs(corrected(bias, output, cosine)) <= 1.0
 
 
-def test_feedback_without_evidence_goes_back_to_0():
-    bias = np.float32(1.0)
+@pytest.mark.parametrize("start", [-1.0, 1.0])
+def test_feedback_without_evidence_goes_back_to_0(start):
+    bias = np.float32(start)
     for _ in range(300):
         bias = corrected(bias, 0.0, 0.0)
     assert abs(bias) < 0.01

@@ -24,6 +24,7 @@ from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.records import RunResult
@@ -267,7 +268,9 @@ def peers_table(folder: Path) -> str:
         folder: Path of its packed files.
     """
     packed = load_packed(folder)
-    return NOT_MEASURED if packed is None else main_table(packed)
+    if packed is None:
+        return NOT_MEASURED
+    return main_table(summary.rows(*packed), packed.records)
 
 
 def overhead_table(folder: Path) -> str:

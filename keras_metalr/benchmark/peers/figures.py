@@ -111,24 +111,15 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure_class = _figure_class()
-    num_lines = math.ceil(len(table) / _COLUMNS)
-    figure = figure_class(
-        figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
-    )
-    axes = figure.subplots(
-        num_lines, _COLUMNS, sharex=True, sharey=True, squeeze=False
-    )
+    figure, panels = _panels(len(table), sharey=True)
     behind = {row.method: row.by_scale for row in table}.get(_HIGHLIGHTED)
-    for panel, row in zip(axes.flat, table, strict=False):
+    for panel, row in zip(panels, table, strict=True):
         if behind is not None:
             panel.plot(plan.scales, behind, color="0.75", linewidth=3)
         panel.plot(plan.scales, row.by_scale, marker=".", color="C0")
         panel.set_xscale("log")
         panel.set_title(row.method, fontsize=9)
         panel.grid(alpha=0.3)
-    for panel in axes.flat[len(table) :]:
-        panel.set_axis_off()
     figure.supxlabel(_START_LABEL)
     figure.supylabel("regret (1: nothing learned)")
     return figure
@@ -143,13 +134,8 @@ def rates(paths: Sequence[RatePath]) -> Any:
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    # Without MetaLR among the methods there is nothing to draw.
-    num_lines = max(1, math.ceil(len(paths) / _COLUMNS))
-    figure = _figure_class()(
-        figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
-    )
-    axes = figure.subplots(num_lines, _COLUMNS, sharex=True, squeeze=False)
-    for panel, path in zip(axes.flat, paths, strict=False):
+    figure, panels = _panels(len(paths), sharey=False)
+    for panel, path in zip(panels, paths, strict=True):
         share = path.steps / path.steps[-1]
         panel.plot(share, path.baseline_rates, color="0.6", linewidth=3)
         panel.plot(share, path.rates, color=_COLOURS[_HIGHLIGHTED])
@@ -162,11 +148,23 @@ def rates(paths: Sequence[RatePath]) -> Any:
         panel.set_title(f"{path.workload}: {path.regret:.2f}", fontsize=8)
         panel.tick_params(labelsize=7)
         panel.grid(alpha=0.3)
-    for panel in axes.flat[len(paths) :]:
-        panel.set_axis_off()
     figure.supxlabel("share of the run that is over")
     figure.supylabel("learning rate")
     return figure
+
+
+def _panels(count: int, sharey: bool) -> tuple[Any, Sequence[Any]]:
+    """A figure and so many panels in rows of five; there may be none."""
+    num_lines = max(1, math.ceil(count / _COLUMNS))
+    figure = _figure_class()(
+        figsize=(11, 1.9 * num_lines + 0.6), layout="constrained"
+    )
+    axes = figure.subplots(
+        num_lines, _COLUMNS, sharex=True, sharey=sharey, squeeze=False
+    ).ravel()
+    for panel in axes[count:]:
+        panel.set_axis_off()
+    return figure, axes[:count]
 
 
 def profiles(table: Sequence[Row]) -> Any:

@@ -16,6 +16,7 @@ from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
 from keras_metalr.benchmark.peers.summary import RatePath
+from keras_metalr.benchmark.peers.summary import Records
 from keras_metalr.benchmark.peers.summary import Row
 from keras_metalr.benchmark.peers.summary import Target
 from keras_metalr.benchmark.peers.summary import mean_regret
@@ -136,7 +137,7 @@ def page(packed: Packed | None) -> str:
     parts = [
         _HEAD,
         f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
-        main_table(packed),
+        main_table(table, records),
         reading,
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
         f"![Performance profiles]({PROFILE_FIGURE})\n",
@@ -163,13 +164,13 @@ def page(packed: Packed | None) -> str:
     return "\n".join(parts)
 
 
-def main_table(packed: Packed) -> str:
-    """All methods, the least sensitive to its start first, in Markdown.
+def main_table(table: Sequence[Row], records: Records) -> str:
+    """All methods in Markdown.
 
     Args:
-        packed: `Packed`.
+        table: Sequence of `Row`.
+        records: Mapping from (workload, method) to the records of its sweep.
     """
-    table = rows(*packed)
     profiles = profile_scores(table)
     text = markdown_table(
         (
@@ -196,15 +197,15 @@ def main_table(packed: Packed) -> str:
             for row in table
         ),
     )
-    return text if _is_of_shipped(packed) else f"{text}\n\n{OTHER_CONTROLLER}"
+    return text if _is_of_shipped(records) else f"{text}\n\n{OTHER_CONTROLLER}"
 
 
-def _is_of_shipped(packed: Packed) -> bool:
+def _is_of_shipped(records: Records) -> bool:
     """Whether all of MetaLR's runs were the shipped controller's."""
     shipped = controller_identity().items()
     return all(
         shipped <= record["config"].items()
-        for (_, method), cell in packed.records.items()
+        for (_, method), cell in records.items()
         if method == "metalr"
         for record in cell
     )
