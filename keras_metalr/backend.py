@@ -47,6 +47,56 @@ def concatenate(tensors: Sequence[Tensor]) -> Tensor:
     return ops.concatenate(list(tensors))
 
 
+def native(tensor: Any) -> Tensor:
+    """The native tensor of a `keras.Variable`; a native tensor itself."""
+    return tensor.value if isinstance(tensor, keras.Variable) else tensor
+
+
+def assign(variable: keras.Variable, value: Tensor) -> None:
+    """`variable.assign` of a native tensor of the variable's type."""
+    if name() == "torch":
+        # What else `assign` looks at is known here.
+        variable.value.copy_(value)
+    else:
+        variable.assign(value)
+
+
+def float_scalar(tensor: Tensor) -> Tensor:
+    """A native tensor of one element as a scalar, float32."""
+    if name() == "torch":
+        return tensor.reshape(()).float()
+    return ops.cast(ops.reshape(tensor, ()), "float32")
+
+
+def total(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum of native scalars."""
+    summed = stack(tensors)
+    return summed.sum() if name() == "torch" else ops.sum(summed)
+
+
+def unstack(vector: Tensor, num: int) -> list[Tensor]:
+    """The elements of a native vector of a known length."""
+    if name() == "torch":
+        return list(vector.unbind())
+    return list(ops.unstack(vector, num=num))
+
+
+def where(condition: Any, when_true: Any, when_false: Any) -> Tensor:
+    """`ops.where` of native tensors, or the choice of a Python boolean."""
+    if isinstance(condition, bool):
+        return when_true if condition else when_false
+    if name() == "torch":
+        import torch
+
+        return torch.where(condition, when_true, when_false)
+    return ops.where(condition, when_true, when_false)
+
+
+def is_finite(tensor: Tensor) -> Tensor:
+    """Where a native tensor is neither infinite nor not a number."""
+    return abs(tensor) < float("inf")
+
+
 def constant(array: np.ndarray) -> Any:
     """An array to be used in every step; on torch it is put on the device once.
 
@@ -65,7 +115,7 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     """
     if name() == "torch":
         # The operations of Keras first make sure of what is known here.
-        flat = ops.convert_to_tensor(tensor).reshape(-1)
+        flat = native(tensor).reshape(-1)
         if positions is not None:
             flat = flat.index_select(0, positions)
         return flat.float()
@@ -81,12 +131,37 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     return ops.cast(flat, "float32")
 
 
+def whole(vector: Tensor) -> Tensor:
+    """The vector, in memory as one, whatever parts it was made of."""
+    if name() == "jax":
+        import jax
+
+        # Else XLA hands the parts on, one by one, to all that read the vector.
+        return jax.lax.optimization_barrier(vector)
+    return vector
+
+
+def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+    """On JAX, the scalar, in an order that XLA sees: after the vectors.
+
+    XLA updates weights in place where it can prove that nobody will read the
+    old ones, and copies them elsewhere. What the update needs must then depend
+    on what was read, as it does here by a condition that never holds.
+    """
+    if name() != "jax":
+        return value
+    import jax.numpy as jnp
+
+    read = sum(vector[0] for vector in vectors)
+    return jnp.where(read > float("inf"), 0.0, value)
+
+
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product of two tensors of one shape, scalar float32."""
     if name() == "torch":
         import torch
 
-        left, right = ops.convert_to_tensor(left), ops.convert_to_tensor(right)
+        left, right = native(left), native(right)
         # Without the product in memory, which is what costs the time here.
         return torch.dot(left.float().reshape(-1), right.float().reshape(-1))
     product = ops.cast(left, "float32") * ops.cast(right, "float32")

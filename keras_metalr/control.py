@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_metalr import backend
@@ -68,6 +69,7 @@ class RunControl:
         self._settings = settings
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)
+        self._one_step = backend.constant(np.array([1, 0, 0], "int32"))
         shapes = [tuple(variable.shape) for variable in variables]
         self.sample = CoordinateSample(shapes)
         self.state = RunState(
@@ -101,11 +103,9 @@ class RunControl:
             )
             loss = backend.across_replicas([self._context.take_loss()])[0]
             gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
-            finite = ops.logical_and(
-                ops.isfinite(gradient_norm), ops.isfinite(loss)
-            )
+            finite = backend.is_finite(gradient_norm + loss)
             weights = self.sample.gather(self._variables)
-            first = ops.equal(self._counters()[0], 0)
+            first = self._first()
             scalars = self.state.read()
             if self._starting():
                 scalars = safe_start.begin(
@@ -116,12 +116,17 @@ class RunControl:
                     self._log_base(),
                     self.sample.num_coordinates,
                 )
-            # Here once for all: the safe start, a schedule that has risen since
-            # the last decision, or the user's own rate may lie beyond them.
-            multiplier = self._bounded(scalars["log_multiplier"])
-            scalars = {**scalars, "log_multiplier": multiplier}
-            rate = self._assign_rates(scalars)
+            if self._may_be_out_of_bounds():
+                multiplier = self._bounded(scalars["log_multiplier"])
+                scalars = {**scalars, "log_multiplier": multiplier}
             due = self._due()
+            products = backend.cond(
+                due,
+                lambda: inner_products(gradients, self._variables),
+                lambda: ops.zeros((len(gradients),), dtype="float32"),
+            )
+            # The weights are written once they have been read.
+            rate = self._assign_rates(scalars, after=(weights, products))
             measured = {
                 "scalars": scalars,
                 "loss": loss,
@@ -133,14 +138,10 @@ class RunControl:
                 "gradients": gradients,
                 "gradient": self.sample.gather(gradients) / scale,
                 "weights": weights,
-                "start": ops.where(
+                "start": backend.where(
                     first, weights, ops.convert_to_tensor(self.state.start)
                 ),
-                "products": backend.cond(
-                    due,
-                    lambda: inner_products(gradients, self._variables),
-                    lambda: ops.zeros((len(gradients),), dtype="float32"),
-                ),
+                "products": products,
             }
             # A LossScaleOptimizer skips such steps itself, and must see them.
             if self._settings.guard and not is_loss_scaled(self._optimizer):
@@ -183,9 +184,14 @@ class RunControl:
                     scalars, measured, moved, self._accumulation_steps
                 )
             state.write(scalars)
-            state.start.assign(before["start"])
-            state.last_update.assign(
-                ops.where(moved > 0.5, weights - before["weights"], last_update)
+            # Where the host knows the first step, no other writes this.
+            if self._context.host_first is not False:
+                state.start.assign(before["start"])
+            backend.assign(
+                state.last_update,
+                backend.where(
+                    moved > 0.5, weights - before["weights"], last_update
+                ),
             )
         for rate in self._rates:
             rate.release()
@@ -197,10 +203,25 @@ class RunControl:
         self._context.promised_drop = promised_drop
         self._context.applied = True
 
+    def _first(self) -> Any:
+        """Whether this is the first step of the run."""
+        if self._context.host_first is not None:
+            return self._context.host_first
+        return ops.equal(self._counters()[0], 0)
+
     def _starting(self) -> bool:
         """Whether the safe start is, or may be, going on."""
         host = self._context.host_starting
         return self._settings.safe_start and host is not False
+
+    def _may_be_out_of_bounds(self) -> bool:
+        """Whether the rate may have left its limits since the last decision.
+
+        The safe start and a schedule move it, and the user's own may lie beyond
+        them from the first.
+        """
+        scheduled = any(rate.scheduled for rate in self._rates)
+        return scheduled or self._context.host_starting is not False
 
     def _log_base(self) -> Tensor:
         initial = ops.convert_to_tensor(self.state.base_rates)[0]
@@ -214,9 +235,12 @@ class RunControl:
             math.log(self._settings.max_learning_rate),
         )
 
-    def _assign_rates(self, scalars: Scalars) -> Tensor:
+    def _assign_rates(
+        self, scalars: Scalars, after: Sequence[Tensor]
+    ) -> Tensor:
         """Set every rate; returns the first one, scalar float32."""
         multiplier = ops.exp(scalars["log_multiplier"])
+        multiplier = backend.computed_after(multiplier, after)
         initial = ops.convert_to_tensor(self.state.base_rates)
         values = [
             rate.base(initial[i]) * multiplier
@@ -243,10 +267,10 @@ class RunControl:
             return 1.0 - ops.cast(ops.isfinite(loss), "float32")
         return 1.0 - finite
 
-    def _is_update(self) -> Tensor:
+    def _is_update(self) -> Tensor | float:
         """1.0 where the step just taken was to move the weights."""
         if self._accumulation_steps == 1:
-            return ops.ones((), dtype="float32")
+            return 1.0
         taken = ops.convert_to_tensor(self._rates[0].optimizer._iterations)
         whole = ops.equal(ops.mod(taken, self._accumulation_steps), 0)
         return ops.cast(whole, "float32")
@@ -290,9 +314,7 @@ class RunControl:
                 )
                 state.scalars.assign(vector)
                 state.write_row(row, self._index_of_decision(counters), due)
-            state.counters.assign(
-                counters + ops.convert_to_tensor([1, 0, 0], "int32")
-            )
+            backend.assign(state.counters, counters + self._one_step)
             return {
                 "learning_rate": state.get(vector, "learning_rate"),
                 "grad_norm": state.get(vector, "gradient_norm"),

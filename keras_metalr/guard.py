@@ -50,27 +50,6 @@ GUARD_INITIAL: dict[str, float] = {
 }
 
 
-def count_step(
-    guard: dict[str, Tensor], finite: Tensor, bad: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Book one step.
-
-    Args:
-        guard: Dict of scalars with the keys of `GUARD_INITIAL`.
-        finite: Scalar float32, 1 where loss and gradient were finite, else 0.
-        bad: Scalar float32, 1 where that is a fault, else 0. A gradient that
-            overflows while a loss scale is being sought is neither.
-            Defaults to `None`, whatever is not finite.
-    """
-    bad = 1.0 - finite if bad is None else bad
-    new = dict(guard)
-    new["good_steps"] = guard["good_steps"] + finite
-    new["skipped_steps"] = guard["skipped_steps"] + bad
-    new["good_since_rollback"] = guard["good_since_rollback"] + finite
-    new["consecutive_bad"] = (guard["consecutive_bad"] + bad) * (1.0 - finite)
-    return new
-
-
 def assess(
     guard: dict[str, Tensor], summary: dict[str, Tensor], log_rate: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:

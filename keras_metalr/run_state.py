@@ -91,7 +91,7 @@ class RunState(keras.layers.Layer):
 
     def write(self, scalars: dict[str, Tensor]) -> None:
         """Store scalars that `read` returned, changed."""
-        self.scalars.assign(self.pack(scalars))
+        backend.assign(self.scalars, backend.whole(self.pack(scalars)))
 
     def empty_row(self) -> Tensor:
         """A row of the trace that holds nothing."""
@@ -108,7 +108,7 @@ class RunState(keras.layers.Layer):
     @staticmethod
     def unpack(vector: Tensor) -> dict[str, Tensor]:
         """Vector in the order of `INITIAL` -> scalars by name."""
-        parts = ops.unstack(vector, num=len(_NAMES))
+        parts = backend.unstack(vector, len(_NAMES))
         return dict(zip(_NAMES, parts, strict=True))
 
     @staticmethod

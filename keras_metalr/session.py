@@ -227,6 +227,7 @@ class Session:
         self._host_step += self.model.steps_per_execution
         if backend.name() == "torch":
             optimizer.step_context.host_due = (step + 1) % interval == 0
+            optimizer.step_context.host_first = step == 0
             limit = START_STEPS * accumulation_steps(optimizer.inner)
             optimizer.step_context.host_starting = step < limit
         snapshot = self._snapshot

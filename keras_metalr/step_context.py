@@ -18,8 +18,9 @@ class StepContext:
     """The loss of the step in progress, and how it was computed.
 
     On torch the host counts the steps, so that no step waits for the device:
-    `host_due` says there whether a decision falls on the step, `host_starting`
-    whether the safe start may still be going on. Elsewhere both are `None`.
+    `host_due` says there whether a decision falls on the step, `host_first`
+    whether it is the first of the run, `host_starting` whether the safe start
+    may still be going on. Elsewhere they are `None`.
 
     `promised_drop` is set by the update: a function from the weights it led to
     to the drop in loss that the gradient had promised for it, scalar.
@@ -32,6 +33,7 @@ class StepContext:
         self.promised_drop: Callable[[Sequence[Tensor]], Tensor] | None = None
         self.applied = False
         self.host_due: bool | None = None
+        self.host_first: bool | None = None
         self.host_starting: bool | None = None
 
     @contextlib.contextmanager
@@ -64,7 +66,7 @@ class StepContext:
                 "`self.compute_loss(x=..., y=..., y_pred=...)`. Compute the "
                 "loss through `compute_loss` (override it if need be)."
             )
-        return ops.cast(ops.reshape(self.loss, ()), "float32")
+        return backend.float_scalar(self.loss)
 
     def take_promised_drop(self, weights: Sequence[Tensor]) -> Tensor:
         """The drop in loss promised for the step to `weights`, scalar.

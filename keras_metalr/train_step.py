@@ -284,4 +284,4 @@ def _forward_loss(
             loss = compute_loss(**{**arguments, "y_pred": y_pred})
     finally:
         model._losses_override.clear()
-    return ops.cast(ops.reshape(loss, ()), "float32")
+    return backend.float_scalar(loss)

@@ -7,11 +7,22 @@ import pytest
 from keras import ops
 
 from keras_metalr import guard as rule
+from keras_metalr.decision import INITIAL
+from keras_metalr.decision import count_step
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
 
 LOG_RATE = math.log(1e-2)
+MEASURED = (
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "weight_norm",
+    "update_norm",
+    "distance",
+    "cosine",
+)
 
 
 def tensor(value):
@@ -35,9 +46,14 @@ class Simulation:
         self.log_rate = np.full(num_runs, LOG_RATE)
 
     def step(self, finite=1.0):
-        self.books = rule.count_step(
-            self.books, tensor(np.full(self.num_runs, finite))
+        finite = np.full(self.num_runs, finite)
+        counted = count_step(
+            {**tensors(INITIAL, self.num_runs), **self.books},
+            tensors(dict.fromkeys(MEASURED, 1.0), self.num_runs),
+            tensor(finite),
+            tensor(finite),
         )
+        self.books = {key: counted[key] for key in GUARD_INITIAL}
 
     def decide(self, loss=None):
         """One decision; returns which of the runs went back."""

@@ -410,7 +410,7 @@ def test_signals_are_means_over_the_interval():
 
 
 def test_large_model_is_sampled():
-    # 17,924 weights, of which 8,192 or a few more are looked at.
+    # 17,924 weights, of which 4,096 or a few more are looked at.
     run = measure(
         lambda: compiled(wide_model(), keras.optimizers.Adam(1e-3)),
         data(num_steps=4),
