@@ -67,9 +67,10 @@ class MetaLR(keras.callbacks.Callback):
             Defaults to `None` (1e-15).
         max_learning_rate: Float (> 0) or `None`, upper limit of the rate.
             Defaults to `None` (1e12).
-        safe_start: Boolean. Whether to begin with updates of 1e-4 of the
-            weights' length, whatever rate the optimizer was made with. `False`
-            begins with that rate. Defaults to `True`.
+        safe_start: Boolean. Whether to begin with updates of 3e-3 of the
+            weights' length (1e-4 for pretrained weights), whatever rate the
+            optimizer was made with. `False` begins with that rate. Defaults
+            to `True`.
         guard: Boolean. Whether to skip steps whose loss or gradient is not
             finite, and to go back to the last good weights, with a smaller
             rate, when the run breaks or is being ruined. It keeps a copy of

@@ -11,6 +11,7 @@ from keras import ops
 from keras_metalr.update_rule import START_STEPS
 from keras_metalr.update_rule import first_log_rate
 from keras_metalr.update_rule import ramp
+from keras_metalr.update_rule import start_ratio
 
 Tensor = Any
 Scalars = dict[str, Tensor]
@@ -37,7 +38,12 @@ def begin(
     Returns:
         The new scalars.
     """
-    log_rate = first_log_rate(weight_norm, gradient_norm, num_coordinates)
+    log_rate = first_log_rate(
+        weight_norm,
+        gradient_norm,
+        num_coordinates,
+        start_ratio(scalars["pretrained"]),
+    )
     usable = ops.logical_and(first, ops.isfinite(log_rate))
     multiplier = ops.where(
         usable, log_rate - log_base, scalars["log_multiplier"]
@@ -63,7 +69,11 @@ def advance(
     Returns:
         The new scalars; nothing changes once the safe start is over.
     """
-    factor, done = ramp(measured["update_norm"], measured["weight_norm"])
+    factor, done = ramp(
+        measured["update_norm"],
+        measured["weight_norm"],
+        start_ratio(scalars["pretrained"]),
+    )
     limit = START_STEPS * accumulation_steps
     active = scalars["ramping"] * moved
     steps = scalars["ramp_steps"] + scalars["ramping"]

@@ -62,6 +62,7 @@ def test_limits_are_those_of_the_code():
     from keras_metalr.features import NUM_FEATURES
     from keras_metalr.signals import SAMPLE_SIZE
     from keras_metalr.update_rule import MAX_INCREMENT
+    from keras_metalr.update_rule import NEW_START_RATIO
     from keras_metalr.update_rule import NEW_TRUST_FLOOR
     from keras_metalr.update_rule import NUM_DECISIONS
     from keras_metalr.update_rule import START_RATIO
@@ -77,7 +78,12 @@ def test_limits_are_those_of_the_code():
     assert f"`d` is {old:g} for pretrained weights" in words
     assert f"ruin, and {new:g} for new ones" in words
     assert f"{NUM_FEATURES} numbers" in README
-    assert f"{START_RATIO:.0e}".replace("e-0", "e-") in README
+    old, new = (
+        f"{ratio:.0e}".replace("e-0", "e-")
+        for ratio in (START_RATIO, NEW_START_RATIO)
+    )
+    assert f"first updates are {new} of the weights' length" in words
+    assert f"{old} for pretrained weights" in words
     assert decision_interval(299)[0] == 1 and decision_interval(300)[0] == 2
     assert "fewer than 300 steps decide at every step" in README.replace(
         "\n  ", " "

@@ -279,6 +279,12 @@ def test_rate_within_the_limits_is_left_alone(log_multiplier):
 # -- Safe start. ------------------------------------------------------------
 
 
+def test_new_weights_start_with_longer_updates():
+    ratio = update_rule.start_ratio
+    assert float(ratio(tensor(1.0))) == pytest.approx(1e-4)
+    assert float(ratio(tensor(0.0))) == pytest.approx(3e-3)
+
+
 @given(
     weight_norm=st.floats(1.0, 1e3),
     gradient_norm=st.floats(1e-6, 1e6),
@@ -288,7 +294,7 @@ def test_first_update_is_short_for_any_direction(
     weight_norm, gradient_norm, num_coordinates
 ):
     log_rate = update_rule.first_log_rate(
-        tensor(weight_norm), tensor(gradient_norm), num_coordinates
+        tensor(weight_norm), tensor(gradient_norm), num_coordinates, 1e-4
     )
     rate = math.exp(float(log_rate))
     for direction in (gradient_norm, 4.0 * math.sqrt(num_coordinates)):
@@ -299,7 +305,9 @@ def test_first_update_is_short_for_any_direction(
 def test_first_rate_scales_with_the_weights(scale):
     def log_rate(weight, gradient, count=100):
         return float(
-            update_rule.first_log_rate(tensor(weight), tensor(gradient), count)
+            update_rule.first_log_rate(
+                tensor(weight), tensor(gradient), count, 1e-4
+            )
         )
 
     # SGD with a long gradient: loss x c wants rate / c, weights x b rate x b.
@@ -318,7 +326,7 @@ def test_first_rate_scales_with_the_weights(scale):
 )
 def test_ramp_leads_to_updates_of_the_wanted_length(update_ratio, weight_norm):
     factor, done = update_rule.ramp(
-        tensor(update_ratio * weight_norm), tensor(weight_norm)
+        tensor(update_ratio * weight_norm), tensor(weight_norm), 1e-4
     )
     wanted = math.log(1e-4 / update_ratio)
     clipped = max(-math.log(100.0), min(math.log(100.0), wanted))
@@ -329,20 +337,22 @@ def test_ramp_leads_to_updates_of_the_wanted_length(update_ratio, weight_norm):
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_ramp_does_not_depend_on_scale(scale):
-    factor, done = update_rule.ramp(tensor(2e-4 * scale), tensor(1.0 * scale))
+    factor, done = update_rule.ramp(
+        tensor(2e-4 * scale), tensor(1.0 * scale), 1e-4
+    )
     assert float(factor) == pytest.approx(-math.log(2.0), rel=1e-4)
     assert float(done) == 0.0
 
 
 @pytest.mark.parametrize("update", [np.nan, np.inf])
 def test_ramp_shrinks_after_an_update_that_is_not_finite(update):
-    factor, done = update_rule.ramp(tensor(update), tensor(1.0))
+    factor, done = update_rule.ramp(tensor(update), tensor(1.0), 1e-4)
     assert float(factor) == pytest.approx(-math.log(100.0))
     assert float(done) == 0.0
 
 
 def test_ramp_grows_where_nothing_moved():
-    factor, done = update_rule.ramp(tensor(0.0), tensor(1.0))
+    factor, done = update_rule.ramp(tensor(0.0), tensor(1.0), 1e-4)
     assert float(factor) == pytest.approx(math.log(100.0))
     assert float(done) == 0.0
 
@@ -353,7 +363,7 @@ def test_ramp_ends_from_any_direction_within_its_steps():
         log_rate, done = math.log(1e-4), 0.0
         for _ in range(update_rule.START_STEPS):
             update = math.exp(log_rate) * direction
-            factor, done = update_rule.ramp(tensor(update), tensor(1.0))
+            factor, done = update_rule.ramp(tensor(update), tensor(1.0), 1e-4)
             log_rate += float(factor)
             if float(done):
                 break

@@ -1,4 +1,4 @@
-"""Which controller a record was made with."""
+"""Which controller, and which rule, a record was made with."""
 
 import json
 from importlib import resources
@@ -7,16 +7,21 @@ from typing import Any
 
 from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import shipped_presets
+from keras_metalr.update_rule import RULE_VERSION
 
 # Beside the records of a folder that are all of one controller.
 CONTROLLER_FILE = "controller.json"
 OTHER_CONTROLLER = (
-    "*These figures are of an earlier controller than the one shipped now.*"
+    "*These figures are of an earlier controller or update rule than the ones "
+    "shipped now.*"
 )
 
 
-def controller_identity(preset: str = "general") -> dict[str, str]:
-    """What tells a controller from any other: the sha256 of its weights.
+def controller_identity(preset: str = "general") -> dict[str, Any]:
+    """What tells a controller's runs from those of any other.
+
+    The sha256 of its weights, and the version of the rule that its outputs go
+    through.
 
     Args:
         preset: String, name or folder of a preset. Defaults to `"general"`.
@@ -25,4 +30,17 @@ def controller_identity(preset: str = "general") -> dict[str, str]:
     if preset in shipped_presets():
         root = resources.files("keras_metalr") / "presets" / preset
     config = json.loads((root / CONFIG_FILE).read_text(encoding="utf-8"))
-    return {"weights_sha256": config["weights_sha256"]}
+    return {
+        "weights_sha256": config["weights_sha256"],
+        "rule_version": RULE_VERSION,
+    }
+
+
+def controller_mark(preset: str = "general") -> str:
+    """The same in a word: the sha256, `-rule`, the version.
+
+    Args:
+        preset: String, name or folder of a preset. Defaults to `"general"`.
+    """
+    identity = controller_identity(preset)
+    return f"{identity['weights_sha256']}-rule{identity['rule_version']}"

@@ -27,7 +27,7 @@ from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
 from keras_metalr.benchmark.full_report.wording import task_title
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
-from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.report import NOT_MEASURED
@@ -213,6 +213,6 @@ def _overview(parts: Sequence[PartResult], source: Source) -> list[Block]:
 def _is_of_other_controller(part: PartResult) -> bool:
     shipped = shipped_presets()
     return any(
-        name in shipped and controller_identity(name)["weights_sha256"] != sha
-        for name, sha in part.controllers.items()
+        name in shipped and controller_mark(name) != mark
+        for name, mark in part.controllers.items()
     )

@@ -17,7 +17,7 @@ from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Ladder
 from keras_metalr.benchmark.full_report.parts import Loop
 from keras_metalr.benchmark.full_report.parts import Part
-from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
 from keras_metalr.benchmark.records import RunResult
@@ -87,8 +87,8 @@ def record_folder(output: Path, job: Job) -> Path:
 
 
 def _mark(controller: str) -> str:
-    weights = controller_identity(controller)["weights_sha256"]
-    return f"{Path(controller).name}-{weights[:8]}"
+    weights, rule = controller_mark(controller).split("-")
+    return f"{Path(controller).name}-{weights[:8]}-{rule}"
 
 
 class _Maker:
@@ -148,8 +148,7 @@ class _Maker:
             details=part.details,
             runs=runs,
             controllers={
-                Path(name).name: controller_identity(name)["weights_sha256"]
-                for name in sorted(named)
+                Path(name).name: controller_mark(name) for name in sorted(named)
             },
             ladder=ladder,
             fit=fit,

@@ -48,7 +48,7 @@ class Source:
             f"`{part.budget}`, which cut: {cuts}. "
         )
         controllers = ", ".join(
-            f"`{name}` ({sha[:8]})" for name, sha in part.controllers.items()
+            f"`{name}` ({mark[:8]})" for name, mark in part.controllers.items()
         )
         return text + f"MetaLR with the controller {controllers}."
 

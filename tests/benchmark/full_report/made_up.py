@@ -5,7 +5,7 @@ from pathlib import Path
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.plan import make_plan
-from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import identity
 
@@ -55,7 +55,7 @@ def _part_result(part, budget, steps):
             for number, job in enumerate(part.jobs)
         ],
         controllers={
-            name: controller_identity(name)["weights_sha256"]
+            name: controller_mark(name)
             for name in ("general", "supervised")
             if any(
                 job.config.method_options.get("controller") == name
