@@ -10,6 +10,7 @@ from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
+from keras_metalr.update_rule import RULE_VERSION
 
 
 def make_card(
@@ -23,6 +24,8 @@ def make_card(
         name=name,
         feature_version=FEATURE_VERSION,
         trained_version=record["feature_version"],
+        rule_version=RULE_VERSION,
+        trained_rule=record["rule_version"],
         data=", ".join(record["data"]),
         start=record["start"],
         stages=", ".join(config.order),
@@ -110,6 +113,7 @@ preset `{start}` (`supervised` is the fit of phases 1 and 2).
 |---|---|
 | architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
 | feature version | {feature_version}, trained with {trained_version} |
+| version of the update rule | {rule_version}, trained with {trained_rule} |
 | data | {data} (training splits; images 8x8 grey, texts 8 words) |
 | stages, in order (family-steps) | {stages} |
 | evolution | {generations} generations of {pairs} antithetic pairs |

@@ -34,6 +34,7 @@ from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.optimizers import OptimizerSpec
 from keras_metalr.meta_training.tasks import Task
 from keras_metalr.meta_training.unroll import Unroll
+from keras_metalr.update_rule import RULE_VERSION
 
 # Tasks of this seed and above are never trained on.
 HELD_OUT_SEED = 10_000
@@ -105,6 +106,7 @@ def meta_train(
         "data": names,
         "start": start,
         "feature_version": FEATURE_VERSION,
+        "rule_version": RULE_VERSION,
         "hours": clock.seconds() / 3600.0,
         "device": jax.devices()[0].device_kind,
         "cpus": os.cpu_count(),
