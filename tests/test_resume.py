@@ -196,8 +196,8 @@ def test_a_backup_within_an_epoch(tmp_path):
 
     model = resume_script.run_model()
     with pytest.raises(KeyboardInterrupt):
-        resume_script.fit(model, backup(), resume_script.make_metalr(), Stop())
-    model, metalr = resume_script.run_model(), resume_script.make_metalr()
+        resume_script.fit(model, backup(), resume_script.make_metalr(8), Stop())
+    model, metalr = resume_script.run_model(), resume_script.make_metalr(8)
     resumed = _train(model, metalr, backup())
     assert all_finite(model)
     assert resumed.trace[-1, 0] == resumed.state["counters"][0]
