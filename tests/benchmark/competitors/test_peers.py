@@ -1,5 +1,6 @@
 """Every method of the table, on two functions and a small net."""
 
+import contextlib
 import math
 
 import keras
@@ -16,6 +17,11 @@ from tests.benchmark.competitors import objectives
 KNOWN_FAILURES = {
     ("sgd_hd", "rosenbrock"): "its rate of the rate is not free of scale: the "
     "squared norm of the first gradients is 3e4",
+}
+# Where the guard has to act, and why.
+GUARDED = {
+    ("metalr", "rosenbrock"): "gradients without noise agree all along the "
+    "valley, so the rate rises until a step leaves it",
 }
 # Where a method takes the task's own rate: Adam's for these tasks.
 RATE = 0.03
@@ -44,7 +50,12 @@ def start_of(name):
 def test_every_method_lowers_the_loss(name, task):
     trainee, x, y, batch_size = make_trainee(name, task)
     before = float(trainee.model.evaluate(x, y, verbose=0))
-    history = objectives.train(trainee, x, y, batch_size, start_of(name))
+    with (
+        pytest.warns(UserWarning, match="went back to earlier weights 1 time")
+        if (name, task) in GUARDED
+        else contextlib.nullcontext()
+    ):
+        history = objectives.train(trainee, x, y, batch_size, start_of(name))
     after = history["val_loss"][-1]
     if (name, task) in KNOWN_FAILURES:
         assert not after < before, "It works now: take it off the list."
