@@ -12,15 +12,18 @@ from keras import ops
 
 Tensor = Any
 
+# Keras settles it when it is imported, and a step asks for it a hundred times.
+_NAME = str(keras.backend.backend())
+
 
 def name() -> str:
     """The Keras backend of this process."""
-    return str(keras.backend.backend())
+    return _NAME
 
 
 def dense(gradient: Tensor | None) -> Tensor | None:
     """A gradient as one dense tensor (TensorFlow's embeddings are sparse)."""
-    if gradient is not None and name() == "tensorflow":
+    if gradient is not None and _NAME == "tensorflow":
         import tensorflow as tf
 
         if isinstance(gradient, tf.IndexedSlices):
@@ -30,7 +33,7 @@ def dense(gradient: Tensor | None) -> Tensor | None:
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
     """Native tensors of one shape and type as one tensor, along a new axis."""
-    if name() == "torch":
+    if _NAME == "torch":
         import torch
 
         # `ops.stack` looks at each of them first, which takes longer than this.
@@ -40,7 +43,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor]) -> Tensor:
     """Native tensors of one type, end to end."""
-    if name() == "torch":
+    if _NAME == "torch":
         import torch
 
         return torch.cat(list(tensors))
@@ -52,9 +55,20 @@ def native(tensor: Any) -> Tensor:
     return tensor.value if isinstance(tensor, keras.Variable) else tensor
 
 
+def read(variable: keras.Variable) -> Tensor:
+    """The value that a variable has now, a native tensor.
+
+    On torch it changes with the variable.
+    """
+    # What else `convert_to_tensor` looks at is known here.
+    return (
+        variable.value if _NAME == "torch" else ops.convert_to_tensor(variable)
+    )
+
+
 def assign(variable: keras.Variable, value: Tensor) -> None:
     """`variable.assign` of a native tensor of the variable's type."""
-    if name() == "torch":
+    if _NAME == "torch":
         # What else `assign` looks at is known here.
         variable.value.copy_(value)
     else:
@@ -63,7 +77,7 @@ def assign(variable: keras.Variable, value: Tensor) -> None:
 
 def float_scalar(tensor: Tensor) -> Tensor:
     """A native tensor of one element as a scalar, float32."""
-    if name() == "torch":
+    if _NAME == "torch":
         return tensor.reshape(()).float()
     return ops.cast(ops.reshape(tensor, ()), "float32")
 
@@ -71,12 +85,12 @@ def float_scalar(tensor: Tensor) -> Tensor:
 def total(tensors: Sequence[Tensor]) -> Tensor:
     """Sum of native scalars."""
     summed = stack(tensors)
-    return summed.sum() if name() == "torch" else ops.sum(summed)
+    return summed.sum() if _NAME == "torch" else ops.sum(summed)
 
 
 def unstack(vector: Tensor, num: int) -> list[Tensor]:
     """The elements of a native vector of a known length."""
-    if name() == "torch":
+    if _NAME == "torch":
         return list(vector.unbind())
     return list(ops.unstack(vector, num=num))
 
@@ -85,7 +99,7 @@ def where(condition: Any, when_true: Any, when_false: Any) -> Tensor:
     """`ops.where` of native tensors, or the choice of a Python boolean."""
     if isinstance(condition, bool):
         return when_true if condition else when_false
-    if name() == "torch":
+    if _NAME == "torch":
         import torch
 
         return torch.where(condition, when_true, when_false)
@@ -102,7 +116,13 @@ def constant(array: np.ndarray) -> Any:
 
     Elsewhere the compiled step holds it.
     """
-    return ops.convert_to_tensor(array) if name() == "torch" else array
+    return ops.convert_to_tensor(array) if _NAME == "torch" else array
+
+
+def constant_positions(array: np.ndarray) -> Any:
+    """Positions of elements, integers `(n,)`, as `elements` takes them."""
+    # torch looks up by 64-bit integers alone; XLA is as fast again with 32.
+    return constant(array.astype("int64" if _NAME == "torch" else "int32"))
 
 
 def elements(tensor: Tensor, positions: Any) -> Tensor:
@@ -110,17 +130,17 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
     Args:
         tensor: Tensor or `keras.Variable` of any shape.
-        positions: Sorted integers `(n,)`, as `constant` returned them, all of
+        positions: What `constant_positions` returned for sorted integers `(n,)`, all of
             them valid; `None` for every element.
     """
-    if name() == "torch":
+    if _NAME == "torch":
         # The operations of Keras first make sure of what is known here.
-        flat = native(tensor).reshape(-1)
-        if positions is not None:
-            flat = flat.index_select(0, positions)
-        return flat.float()
+        tensor = native(tensor)
+        if positions is None:
+            return tensor.reshape(-1).float()
+        return tensor.take(positions).float()
     flat = ops.reshape(tensor, (-1,))
-    if positions is not None and name() == "jax":
+    if positions is not None and _NAME == "jax":
         flat = flat.at[positions].get(
             mode="promise_in_bounds", indices_are_sorted=True
         )
@@ -133,7 +153,7 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
 def whole(vector: Tensor) -> Tensor:
     """The vector, in memory as one, whatever parts it was made of."""
-    if name() == "jax":
+    if _NAME == "jax":
         import jax
 
         # Else XLA hands the parts on, one by one, to all that read the vector.
@@ -148,7 +168,7 @@ def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     old ones, and copies them elsewhere. What the update needs must then depend
     on what was read, as it does here by a condition that never holds.
     """
-    if name() != "jax":
+    if _NAME != "jax":
         return value
     import jax.numpy as jnp
 
@@ -158,14 +178,16 @@ def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product of two tensors of one shape, scalar float32."""
-    if name() == "torch":
+    if _NAME == "torch":
         import torch
 
-        left, right = native(left), native(right)
+        left, right = native(left).float(), native(right).float()
+        if left.ndim != 1:
+            left, right = left.reshape(-1), right.reshape(-1)
         # Without the product in memory, which is what costs the time here.
-        return torch.dot(left.float().reshape(-1), right.float().reshape(-1))
+        return torch.dot(left, right)
     product = ops.cast(left, "float32") * ops.cast(right, "float32")
-    if name() == "tensorflow" and len(product.shape) > 1:
+    if _NAME == "tensorflow" and len(product.shape) > 1:
         import tensorflow as tf
 
         if not tf.config.list_logical_devices("GPU"):
@@ -179,7 +201,7 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
 
 def sum_of_squares(tensor: Tensor) -> Tensor:
     """Squared norm of a tensor, scalar float32."""
-    if name() == "jax":
+    if _NAME == "jax":
         import jax
 
         # Else XLA sees that Adam needs the gradient's square as well, and
@@ -197,7 +219,7 @@ def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:
     """
     if gradient is None:
         return None
-    if name() == "tensorflow":
+    if _NAME == "tensorflow":
         import tensorflow as tf
 
         if isinstance(gradient, tf.IndexedSlices):
@@ -210,7 +232,7 @@ def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:
 
 def across_replicas(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Sum over the replicas of a `tf.distribute.Strategy`, if there are any."""
-    if name() != "tensorflow":
+    if _NAME != "tensorflow":
         return list(tensors)
     import tensorflow as tf
 
@@ -224,7 +246,7 @@ def across_replicas(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     """Where variables of the model's `tf.distribute.Strategy` are made."""
-    if name() == "tensorflow":
+    if _NAME == "tensorflow":
         return model.distribute_strategy.scope()
     return contextlib.nullcontext()
 
@@ -238,12 +260,12 @@ def measuring(after: Sequence[Tensor] = ()) -> Iterator[None]:
             read a weight after it was updated, or copy it to keep the old
             value alive. Defaults to `()`.
     """
-    if name() == "torch":
+    if _NAME == "torch":
         import torch
 
         with torch.no_grad():
             yield
-    elif name() == "tensorflow":
+    elif _NAME == "tensorflow":
         import tensorflow as tf
 
         with tf.control_dependencies(list(after)):
@@ -256,7 +278,7 @@ def cond(
     predicate: Tensor, when_true: Callable[[], Any], when_false: Callable
 ) -> Any:
     """`ops.cond`, or a Python branch where the host knows the predicate."""
-    if name() == "jax":
+    if _NAME == "jax":
         import jax
 
         # Outside jit, `lax.cond` would compile both branches at every call.
@@ -273,7 +295,7 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     The bookkeeping is hundreds of scalar operations, once a step: compiling
     them takes a minute and gains nothing.
     """
-    if name() != "torch":
+    if _NAME != "torch":
         return function
     import torch
 
@@ -282,7 +304,7 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def eager_value(variable: Tensor) -> Any:
     """A variable's value as NumPy, even while TensorFlow traces."""
-    if name() == "tensorflow":
+    if _NAME == "tensorflow":
         import tensorflow as tf
 
         with tf.init_scope():
@@ -292,7 +314,7 @@ def eager_value(variable: Tensor) -> Any:
 
 def random_state() -> Any:
     """State of the generator that unseeded layers draw from on torch."""
-    if name() != "torch":
+    if _NAME != "torch":
         return None
     import torch
 
@@ -313,9 +335,9 @@ def set_random_state(state: Any) -> None:
 
 def copy_value(value: Tensor) -> Tensor:
     """A copy of a native tensor that a later in-place update leaves alone."""
-    if name() == "torch":
+    if _NAME == "torch":
         return value.detach().clone()
-    if name() == "jax":
+    if _NAME == "jax":
         import jax.numpy as jnp
 
         return jnp.copy(value)
@@ -326,7 +348,7 @@ def copy_value(value: Tensor) -> Tensor:
 
 def end_of_data() -> tuple[type[BaseException], ...]:
     """Exceptions by which a train function says that its data are used up."""
-    if name() == "tensorflow":
+    if _NAME == "tensorflow":
         import tensorflow as tf
 
         return (StopIteration, tf.errors.OutOfRangeError)

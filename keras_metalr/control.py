@@ -139,7 +139,7 @@ class RunControl:
                 "gradient": self.sample.gather(gradients) / scale,
                 "weights": weights,
                 "start": backend.where(
-                    first, weights, ops.convert_to_tensor(self.state.start)
+                    first, weights, backend.read(self.state.start)
                 ),
                 "products": products,
             }
@@ -157,7 +157,7 @@ class RunControl:
         with backend.measuring():
             state = self.state
             weights = self.sample.gather(self._variables)
-            last_update = ops.convert_to_tensor(state.last_update)
+            last_update = backend.read(state.last_update)
             measured = step_signals(
                 before["gradient"],
                 before["weights"],
@@ -224,7 +224,7 @@ class RunControl:
         return scheduled or self._context.host_starting is not False
 
     def _log_base(self) -> Tensor:
-        initial = ops.convert_to_tensor(self.state.base_rates)[0]
+        initial = backend.read(self.state.base_rates)[0]
         return ops.log(ops.maximum(self._rates[0].base(initial), 1e-30))
 
     def _bounded(self, log_multiplier: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class RunControl:
         """Set every rate; returns the first one, scalar float32."""
         multiplier = ops.exp(scalars["log_multiplier"])
         multiplier = backend.computed_after(multiplier, after)
-        initial = ops.convert_to_tensor(self.state.base_rates)
+        initial = backend.read(self.state.base_rates)
         values = [
             rate.base(initial[i]) * multiplier
             for i, rate in enumerate(self._rates)
@@ -251,7 +251,7 @@ class RunControl:
         return values[0]
 
     def _counters(self) -> Tensor:
-        return ops.convert_to_tensor(self.state.counters)
+        return backend.read(self.state.counters)
 
     def _due(self) -> Tensor:
         """Whether a decision falls on this step."""
@@ -264,7 +264,7 @@ class RunControl:
         """1.0 where the step just taken was at fault for not being finite."""
         if is_loss_scaled(self._optimizer):
             # A gradient that overflows is how the loss scale is found.
-            return 1.0 - ops.cast(ops.isfinite(loss), "float32")
+            return 1.0 - ops.cast(backend.is_finite(loss), "float32")
         return 1.0 - finite
 
     def _is_update(self) -> Tensor | float:
@@ -294,7 +294,7 @@ class RunControl:
         with backend.measuring():
             state, counters = self.state, self._counters()
             # A value of its own: what goes into the logs must not change later.
-            vector = ops.convert_to_tensor(state.scalars) + 0.0
+            vector = backend.read(state.scalars) + 0.0
             due = self._due()
             # Where the host knows that nothing is due, nothing is written.
             if due is not False:

@@ -96,7 +96,7 @@ class Rate:
         if self.scheduled:
             self.optimizer._learning_rate.factor = multiplier
         else:
-            self.original.assign(ops.cast(rate, self.original.dtype))
+            backend.assign(self.original, ops.cast(rate, self.original.dtype))
 
     def release(self) -> None:
         """After the step: a traced factor must not be read outside it."""

@@ -87,7 +87,7 @@ class RunState(keras.layers.Layer):
 
     def read(self) -> dict[str, Tensor]:
         """The scalars by name."""
-        return self.unpack(ops.convert_to_tensor(self.scalars))
+        return self.unpack(backend.read(self.scalars))
 
     def write(self, scalars: dict[str, Tensor]) -> None:
         """Store scalars that `read` returned, changed."""

@@ -75,14 +75,12 @@ class CoordinateSample:
                 self._stands_for.append(np.ones(count))
             else:
                 edges = np.linspace(0, count, drawn + 1).astype("int64")
-                self.indices.append(
-                    generator.integers(edges[:-1], edges[1:]).astype("int32")
-                )
+                self.indices.append(generator.integers(edges[:-1], edges[1:]))
                 self._stands_for.append(np.diff(edges).astype("float64"))
             self._counts.append(drawn)
         self.size = sum(self._counts)
         self._positions = [
-            None if index is None else backend.constant(index)
+            None if index is None else backend.constant_positions(index)
             for index in self.indices
         ]
         scale = np.sqrt(np.concatenate(self._stands_for)).astype("float32")

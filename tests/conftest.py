@@ -8,6 +8,9 @@ from pathlib import Path
 # Read once, by the libraries below, when they are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The nets are tiny, and the workers of a run share the cores.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # On a GPU: full float32 precision, and no process takes the whole memory.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

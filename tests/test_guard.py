@@ -12,6 +12,7 @@ from keras_metalr.decision import count_step
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
+from tests.jit import jit
 
 LOG_RATE = math.log(1e-2)
 MEASURED = (
@@ -22,6 +23,13 @@ MEASURED = (
     "update_norm",
     "distance",
     "cosine",
+)
+UNUSED = (
+    "log_gradient_norm",
+    "cosine",
+    "log_update_ratio",
+    "promised_drop",
+    "shortfall",
 )
 
 
@@ -36,6 +44,30 @@ def tensors(values, size=None):
     }
 
 
+@jit
+def _step(books, finite):
+    size = finite.shape[0]
+    measured = tensors(dict.fromkeys(MEASURED, 1.0), size)
+    scalars = {**tensors(INITIAL, size), **books}
+    counted = count_step(scalars, measured, finite, finite)
+    return {key: counted[key] for key in GUARD_INITIAL}
+
+
+@jit
+def _assess(books, summary, log_rate):
+    books, back, log_rate = rule.assess(books, summary, log_rate)
+    return books, rule.forgive(summary, books, back), back, log_rate
+
+
+@jit
+def _decide(books, summary, log_rate, loss):
+    books = _step(books, ops.ones_like(loss))
+    # What has no say in this is zero.
+    interval = tensors(dict.fromkeys(UNUSED, 0.0), loss.shape[0])
+    interval = {**interval, "loss": loss, "log_rate": log_rate}
+    return _assess(books, update_summary(summary, interval), log_rate)
+
+
 class Simulation:
     """Runs side by side, of which the guard sees the losses alone."""
 
@@ -46,36 +78,18 @@ class Simulation:
         self.log_rate = np.full(num_runs, LOG_RATE)
 
     def step(self, finite=1.0):
-        finite = np.full(self.num_runs, finite)
-        counted = count_step(
-            {**tensors(INITIAL, self.num_runs), **self.books},
-            tensors(dict.fromkeys(MEASURED, 1.0), self.num_runs),
-            tensor(finite),
-            tensor(finite),
-        )
-        self.books = {key: counted[key] for key in GUARD_INITIAL}
+        finite = tensor(np.full(self.num_runs, finite))
+        self.books = _step(self.books, finite)
 
     def decide(self, loss=None):
         """One decision; returns which of the runs went back."""
-        if loss is not None:
-            self.step()
-            interval = tensors(
-                {
-                    "log_gradient_norm": 0.0,
-                    "cosine": 0.0,
-                    "log_update_ratio": 0.0,
-                    "promised_drop": 0.0,
-                    "shortfall": 0.0,
-                },
-                self.num_runs,
-            )
-            interval["loss"] = tensor(np.broadcast_to(loss, (self.num_runs,)))
-            interval["log_rate"] = tensor(self.log_rate)
-            self.summary = update_summary(self.summary, interval)
-        self.books, back, log_rate = rule.assess(
-            self.books, self.summary, tensor(self.log_rate)
-        )
-        self.summary = rule.forgive(self.summary, self.books, back)
+        state = self.books, self.summary, tensor(self.log_rate)
+        if loss is None:
+            result = _assess(*state)
+        else:
+            loss = np.broadcast_to(loss, (self.num_runs,))
+            result = _decide(*state, tensor(loss))
+        self.books, self.summary, back, log_rate = result
         self.log_rate = np.minimum(
             ops.convert_to_numpy(log_rate), self["log_ceiling"]
         )

@@ -36,11 +36,15 @@ def controller_identity(preset: str = "general") -> dict[str, Any]:
     }
 
 
-def controller_mark(preset: str = "general") -> str:
+def controller_mark(
+    preset: str = "general", digits: int | None = None
+) -> str:
     """The same in a word: the sha256, `-rule`, the version.
 
     Args:
         preset: String, name or folder of a preset. Defaults to `"general"`.
+        digits: Integer, how much of the sha256. Defaults to `None`, all of it.
     """
     identity = controller_identity(preset)
-    return f"{identity['weights_sha256']}-rule{identity['rule_version']}"
+    digest = identity["weights_sha256"][:digits]
+    return f"{digest}-rule{identity['rule_version']}"

@@ -32,14 +32,19 @@ def _main(*arguments):
     return runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
 
 
-def test_smoke_run_makes_pages_and_goes_on(tmp_path):
+@pytest.mark.large
+def test_smoke_run_makes_pages_and_goes_on(tmp_path, capsys):
     pytest.importorskip("matplotlib")
+
+    def printed():
+        assert _main(*arguments) == 0
+        return capsys.readouterr().out
+
     arguments = ["--budget", "smoke", "--sections", "phases"]
     arguments += ["--controller", "supervised", "--output", tmp_path]
-    done = _run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert "6 made, 0 found" in done.stdout
-    assert "eval_samples_per_second" in done.stdout
+    text = printed()
+    assert "6 made, 0 found" in text
+    assert "eval_samples_per_second" in text
     page = (tmp_path / "pages" / "report.md").read_text()
     assert "Phase 2, the secondary model: 21 features -> 64 ReLU" in page
     assert (tmp_path / "pages" / "report.html").is_file()
@@ -54,13 +59,11 @@ def test_smoke_run_makes_pages_and_goes_on(tmp_path):
     (record,) = (tmp_path / "records").glob("digits-static-*.json")
     rung.unlink()
     record.unlink()
-    again = _run(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert "2 made, 4 found" in again.stdout
-    third = _run(*arguments)
-    assert "0 made, 6 found" in third.stdout
+    assert "2 made, 4 found" in printed()
+    assert "0 made, 6 found" in printed()
 
 
+@pytest.mark.large
 def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorflow_datasets")

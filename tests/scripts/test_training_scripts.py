@@ -1,4 +1,4 @@
-"""The scripts, run as a person runs them."""
+"""The scripts: what they print, write and refuse."""
 
 import json
 import os
@@ -24,6 +24,12 @@ def _run(script, *arguments, **environment):
     )
 
 
+def _main(script, *arguments):
+    """The same in this process, which has imported most of it already."""
+    main = runpy.run_path(str(SCRIPTS / script))["main"]
+    return main([*map(str, arguments)])
+
+
 def _last_line(text):
     return text.strip().splitlines()[-1]
 
@@ -37,19 +43,22 @@ def controller_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.large
 @pytest.mark.backend_independent
-def test_demo(tmp_path, controller_folder):
-    done = _run(
+def test_demo(tmp_path, capsys, controller_folder):
+    code = _main(
         "demo.py",
         *("--digits-only", "--steps", 4, "--epochs", 2),
         *("--controller", controller_folder, "--output", tmp_path),
     )
-    assert done.returncode == 0, done.stderr
-    assert "MetaLR" in done.stdout
-    assert "static" in done.stdout
+    assert code == 0
+    text = capsys.readouterr().out
+    assert "MetaLR" in text
+    assert "static" in text
     assert (tmp_path / "demo.png").stat().st_size > 5000
 
 
+@pytest.mark.backend_independent
 def test_cifar10_without_data_is_one_line(tmp_path):
     done = _run(
         "train_cifar10.py",
@@ -80,26 +89,27 @@ def test_sst2_with_a_wrong_flag_is_one_line(
     tfds_dir, tmp_path, capsys, arguments, message
 ):
     pytest.importorskip("keras_hub")
-    # In this process: the message is what is tested, not the interpreter.
-    main = runpy.run_path(str(SCRIPTS / "train_sst2.py"))["main"]
-    output = ["--output", str(tmp_path / "runs"), "--train-examples", "8"]
-    assert main([*arguments, *output]) == 2
+    output = ["--output", tmp_path / "runs", "--train-examples", 8]
+    assert _main("train_sst2.py", *arguments, *output) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(message)
     assert "\n" not in error
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.large
 @pytest.mark.backend_independent
-def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
+def test_mlp_makes_its_runs_and_goes_on(
+    tfds_dir, tmp_path, capsys, controller_folder
+):
     arguments = ["--train-examples", 320, "--validation-examples", 100]
     arguments += ["--seeds", 1, "--epochs", 1, "--output", tmp_path / "runs"]
     arguments += ["--controller", controller_folder]
     arguments += ["--variants", "original"]
-    done = _run("train_mlp.py", *arguments)
-    assert done.returncode == 0, done.stderr
+    assert _main("train_mlp.py", *arguments) == 0
+    text = capsys.readouterr().out
     for method in ("static", "metalr"):
-        assert re.search(rf"original +{method} +\d", done.stdout)
+        assert re.search(rf"original +{method} +\d", text)
     records = {
         path: json.loads(path.read_text())
         for path in (tmp_path / "runs").glob("report_mlp-*.json")
@@ -111,10 +121,10 @@ def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
     for record in records.values():
         assert record["results"]["num_steps"] == 10
     # The finished runs are read back, and what they share is made once.
-    again = _run("train_mlp.py", *arguments, "wider", "+wider")
-    assert again.returncode == 0, again.stderr
-    assert "2/2" in again.stdout
-    assert "4 found" in again.stdout
+    assert _main("train_mlp.py", *arguments, "wider", "+wider") == 0
+    text = capsys.readouterr().out
+    assert "2/2" in text
+    assert "4 found" in text
     for path, record in records.items():
         assert json.loads(path.read_text()) == record
 
@@ -136,9 +146,9 @@ def test_mlp_makes_its_runs_and_goes_on(tfds_dir, tmp_path, controller_folder):
 def test_mlp_with_a_wrong_flag_is_one_line(
     tfds_dir, tmp_path, capsys, arguments, message
 ):
-    main = runpy.run_path(str(SCRIPTS / "train_mlp.py"))["main"]
-    few = () if "--train-examples" in arguments else ("--train-examples", "8")
-    assert main([*arguments, *few, "--output", str(tmp_path / "runs")]) == 2
+    few = () if "--train-examples" in arguments else ("--train-examples", 8)
+    output = ["--output", tmp_path / "runs"]
+    assert _main("train_mlp.py", *arguments, *few, *output) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(message)
     assert "\n" not in error

@@ -83,12 +83,12 @@ def record_folder(output: Path, job: Job) -> Path:
     folder = output / "records"
     if job.config.method != "metalr":
         return folder
-    return folder / _mark(job.config.method_options["controller"])
+    return folder / _folder_name(job.config.method_options["controller"])
 
 
-def _mark(controller: str) -> str:
-    weights, rule = controller_mark(controller).split("-")
-    return f"{Path(controller).name}-{weights[:8]}-{rule}"
+def _folder_name(controller: str) -> str:
+    """Of the records of one controller under one rule."""
+    return f"{Path(controller).name}-{controller_mark(controller, digits=8)}"
 
 
 class _Maker:
@@ -226,7 +226,7 @@ class _Maker:
         title = f"{self._part.name}: run with experience"
         self._progress.start(title)
         weight = self._part.loop_weight
-        folder = loop.folder / _mark(loop.controller)
+        folder = loop.folder / _folder_name(loop.controller)
         for _ in range(min(loop.num_runs, len(experience.load(folder)))):
             self._progress.found(weight)
 

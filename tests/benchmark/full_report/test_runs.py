@@ -33,6 +33,7 @@ def _make(part, folder):
     return result, text.getvalue()
 
 
+@pytest.mark.large
 def test_feedback_loop_and_the_same_runs_without(part, tmp_path):
     result, text = _make(part, tmp_path)
     assert "7 made, 0 found" in text
@@ -61,6 +62,7 @@ def test_feedback_loop_and_the_same_runs_without(part, tmp_path):
     assert set(kept.controllers) == {"supervised"}
 
 
+@pytest.mark.large
 def test_interrupted_loop_goes_on(part, tmp_path):
     (loop,) = part.loops
     one_run = dataclasses.replace(loop, num_runs=1)
