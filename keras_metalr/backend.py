@@ -130,8 +130,8 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
     Args:
         tensor: Tensor or `keras.Variable` of any shape.
-        positions: What `constant_positions` returned for sorted integers `(n,)`, all of
-            them valid; `None` for every element.
+        positions: What `constant_positions` returned for sorted integers
+            `(n,)`, all of them valid; `None` for every element.
     """
     if _NAME == "torch":
         # The operations of Keras first make sure of what is known here.

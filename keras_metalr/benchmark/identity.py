@@ -36,9 +36,7 @@ def controller_identity(preset: str = "general") -> dict[str, Any]:
     }
 
 
-def controller_mark(
-    preset: str = "general", digits: int | None = None
-) -> str:
+def controller_mark(preset: str = "general", digits: int | None = None) -> str:
     """The same in a word: the sha256, `-rule`, the version.
 
     Args:

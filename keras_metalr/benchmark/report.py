@@ -314,10 +314,10 @@ def overhead_table(folder: Path) -> str:
 
 
 def _overhead_cells(result: Mapping[str, Any]) -> tuple[str, ...]:
-    model = str(result["model"])
+    model, plain = str(result["model"]), result["plain_milliseconds"]
     return (
         _MODEL_NAMES.get(model, model),
-        f"{result['plain_milliseconds']:.3g} ms",
+        f"{plain:,.0f} ms" if plain >= 100 else f"{plain:.3g} ms",
         f"{result['ratio_without_trust']:.2f}",
         *(f"{result[f'ratio_horizon_{n}']:.2f}" for n in (200, 2_000, 10_000)),
         *(
