@@ -51,8 +51,7 @@ def resnet_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 MODELS = {"dense": dense_model, "resnet18": resnet_model}
-# Of each kind of step; the larger model's take a hundred times as long, and
-# their ratio varies less.
+# Of each kind of step; those of the larger model take a hundred times as long.
 PAIRS = {"dense": 200, "resnet18": 50}
 
 
@@ -221,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         "--pairs",
         type=int,
-        help="of each kind of step (default: 200 of dense, 50 of resnet18)",
+        help=f"of each kind of step (default, for each model: {PAIRS})",
     )
     parser.add_argument("--no-jit", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
