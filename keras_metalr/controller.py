@@ -44,7 +44,7 @@ class Controller(keras.Model):
 
     >>> import numpy as np
     >>> controller = Controller()
-    >>> controller.predict(np.zeros((2, 21)), verbose=0).shape
+    >>> controller.predict(np.zeros((2, 22)), verbose=0).shape
     (2, 1)
     """
 
@@ -153,7 +153,7 @@ class Controller(keras.Model):
         >>> Controller.from_preset("general").hidden_units
         (64, 32)
         """
-        path = _preset_path(preset)
+        path = preset_path(preset)
         config = _read_config(path)
         if config["feature_version"] != FEATURE_VERSION:
             raise ValueError(
@@ -182,7 +182,15 @@ def shipped_presets() -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{CONFIG_FILE}"))
 
 
-def _preset_path(preset: str) -> pathlib.Path:
+def preset_path(preset: str) -> pathlib.Path:
+    """The folder of a preset.
+
+    Args:
+        preset: String, a shipped preset's name or the path of a folder.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
     if not isinstance(preset, (str, pathlib.Path)):
         raise ValueError(
             "`preset` must be a preset's name or the path of a preset folder. "

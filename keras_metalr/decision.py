@@ -248,6 +248,7 @@ def decide(
         summary,
         progress,
         ops.ceil(clock.total_steps / clock.interval),
+        scalars["pretrained"],
     )
     output = controller(vector)
     if settings.feedback:

@@ -16,7 +16,7 @@ from keras import ops
 
 Tensor = Any
 
-FEATURE_VERSION = 3
+FEATURE_VERSION = 4
 FEATURE_LIMIT = 4.0
 TINY = 1e-30
 
@@ -55,6 +55,7 @@ FEATURES = (
         "(log(clip(1 - trust, 0.003, 2)) + 2.5) / 1.5",
         "curvature met by the step; 0: near the edge",
     ),
+    Feature("pretrained", "1 or 0", "whether there is something to lose"),
     # All 0 where `fit` has no validation data.
     Feature("validated", "1 or 0", "whether the next three are known"),
     Feature(
@@ -246,7 +247,10 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
 
 
 def features(
-    summary: dict[str, Tensor], progress: Tensor, num_decisions: Tensor
+    summary: dict[str, Tensor],
+    progress: Tensor,
+    num_decisions: Tensor,
+    pretrained: Tensor,
 ) -> Tensor:
     """The controller's input.
 
@@ -254,6 +258,7 @@ def features(
         summary: Dict of scalars, as `update_summary` returns it.
         progress: Scalar float32 in [0, 1], share of the run that is over.
         num_decisions: Scalar float32 (>= 1), decisions in the whole run.
+        pretrained: Scalar float32, 1 for pretrained weights, 0 for new ones.
 
     Returns:
         Tensor of shape `(NUM_FEATURES,)`, float32, each in [-4, 4]; what is not
@@ -285,6 +290,7 @@ def features(
         "horizon": ops.log(num_decisions / 100.0),
         "travel": s["distance"] / ops.maximum(s["weight_norm"], TINY) - 0.5,
         "trust": (ops.log(curvature) + 2.5) / 1.5,
+        "pretrained": pretrained,
         "validated": ops.minimum(s["validations"], 1.0),
         "validation_trend": 5.0
         * _log_ratio(s["validation_loss"], s["validation_previous"]),

@@ -16,7 +16,8 @@ Tensor = Any
 
 # Records of runs name it, beside the controller: with another rule, the same
 # controller makes another run. 2: new weights start at 30 times longer updates.
-RULE_VERSION = 2
+# 3: the distrust that a run may have falls to its end.
+RULE_VERSION = 3
 
 NUM_DECISIONS = 200
 MAX_INCREMENT = 0.5
@@ -34,6 +35,11 @@ RAMP_TOLERANCE = 1.5
 # longer steps ruin, and for new ones, which have nothing to lose.
 TRUST_FLOOR = 0.8
 NEW_TRUST_FLOOR = 0.3
+
+# The last part of the run, in which the distrust that it may have falls, and the
+# share of it that is left at the end.
+ANNEALED = 0.6
+LEAST_LEFT = 0.01
 
 # Where the rate has to grow, each sign from nothing to its full weight: mean
 # cosines with distrusts; and shares of the first loss with distrusts, early in
@@ -112,8 +118,8 @@ def increment(output: Tensor, evidence: Evidence) -> Tensor:
     longer step cannot be justified, and far from there the rate has to fall,
     whatever the controller has to say. On a quadratic, distrust (1 - trust) is
     proportional to the rate, so the rate may change by the factor that brings
-    trust to the floor: 0.8 for pretrained weights, 0.3 for new ones. `least`
-    lifts it where steps are too short for certain.
+    distrust to `most_distrust`. `least` lifts it where steps are too short for
+    certain.
 
     An output of exactly 0 is "hands off": the rate stays, whatever the rest.
 
@@ -127,13 +133,27 @@ def increment(output: Tensor, evidence: Evidence) -> Tensor:
     output = ops.where(ops.isfinite(output), output, 0.0)
     wanted = MAX_INCREMENT * ops.tanh(output)
     distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
-    floor = ops.where(evidence.pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
-    room = ops.log(1.0 - floor) - ops.log(distrust)
+    room = ops.log(most_distrust(evidence)) - ops.log(distrust)
     moved = ops.minimum(
         ops.maximum(wanted, least(evidence)),
         ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT),
     )
     return ops.where(ops.equal(output, 0.0), 0.0, moved)
+
+
+def most_distrust(evidence: Evidence) -> Tensor:
+    """The distrust (1 - trust) at which the rate may not grow any more.
+
+    0.2 for pretrained weights and 0.7 for new ones. Over the last 60 % of the
+    run it falls to a hundredth of that, and the rate with it: schedules that are
+    tuned do so, and a controller that has never seen such a network may not.
+
+    Args:
+        evidence: `Evidence`.
+    """
+    floor = ops.where(evidence.pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
+    left = _share(evidence.progress, 1.0, 1.0 - ANNEALED)
+    return (1.0 - floor) * ops.maximum(left, LEAST_LEFT)
 
 
 def least(evidence: Evidence) -> Tensor:

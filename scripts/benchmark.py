@@ -22,6 +22,7 @@ from keras_metalr.benchmark.peers.__main__ import PAGE
 from keras_metalr.benchmark.peers.__main__ import RECORDS
 from keras_metalr.benchmark.peers.__main__ import main as write_page
 from keras_metalr.benchmark.peers.packed import pack
+from keras_metalr.benchmark.peers.packed import unpack
 from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.schedule import JOBLIB_BACKENDS
 from keras_metalr.benchmark.peers.schedule import make_all
@@ -45,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         type=pathlib.Path,
         help="folder of the runs (runs/peers-SET)",
     )
+    add(
+        "--resume-published",
+        action="store_true",
+        help=f"begin with the runs in {RECORDS}, and make what they lack",
+    )
     add("--publish", action="store_true", help=f"write {RECORDS} and {PAGE}")
     add("--processes", type=int, default=1, help="side by side")
     add("--joblib-backend", choices=JOBLIB_BACKENDS, default="loky")
@@ -63,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
             **{key: value for key, value in parts.items() if value is not None},
         )
         save_plan(plan, runs)
+        if options.resume_published:
+            unpack(RECORDS, runs)
         make_all(
             plan,
             runs,

@@ -263,6 +263,7 @@ def features(
     interval: int,
     total_steps: int,
     validations: Sequence[tuple[int, float]] = (),
+    pretrained: float = 0.0,
 ) -> np.ndarray:
     """The features at each decision of a run, unclipped.
 
@@ -272,14 +273,17 @@ def features(
         total_steps: Integer, steps in the whole run.
         validations: Sequence of tuples `(steps taken, loss)`, what was found on
             validation data. Defaults to `()`.
+        pretrained: Float, 1 for pretrained weights. Defaults to 0.
 
     Returns:
-        Array of shape `(num_decisions, 21)`, float64, in the table's order.
+        Array of shape `(num_decisions, 22)`, float64, in the table's order.
     """
     num_decisions = len(measured["loss"]) // interval
     return np.array(
         [
-            _features_at(measured, interval, total_steps, n, validations)
+            _features_at(
+                measured, interval, total_steps, n, validations, pretrained
+            )
             for n in range(1, num_decisions + 1)
         ]
     )
@@ -308,6 +312,7 @@ def _features_at(
     total_steps: int,
     n: int,
     validations: Sequence[tuple[int, float]],
+    pretrained: float,
 ) -> list[float]:
     upto = n * interval
     step = {name: values[:upto] for name, values in measured.items()}
@@ -351,6 +356,7 @@ def _features_at(
         np.log(np.ceil(total_steps / interval) / 100.0),
         step["distance"][-1] / step["weight_norm"][-1] - 0.5,
         (np.log(np.clip(1.0 - trust, 0.003, 2.0)) + 2.5) / 1.5,
+        pretrained,
         # A validation comes after the decision of the step that it follows.
         *validation_features([v for s, v in validations if s < upto], slow),
     ]

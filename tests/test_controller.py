@@ -52,7 +52,7 @@ def folder(trained, tmp_path) -> Path:
 def test_architecture():
     controller = Controller()
     shapes = [tuple(w.shape) for w in controller.weights]
-    assert shapes == [(21, 64), (64,), (64, 32), (32,), (32, 1), (1,)]
+    assert shapes == [(22, 64), (64,), (64, 32), (32,), (32, 1), (1,)]
     assert controller.count_params() == 3521
     assert controller.hidden_units == (64, 32)
     assert controller.built

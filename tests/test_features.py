@@ -31,6 +31,8 @@ INTERVAL_KEYS = (
     "promised_drop",
     "shortfall",
 )
+# Progress, decisions in the run, and whether the weights were pretrained.
+HALFWAY = (0.5, 200.0, 0.0)
 VALIDATION_FEATURES = (
     "validated",
     "validation_trend",
@@ -69,7 +71,12 @@ def columns(keys):
 )
 def test_finite_and_in_range_for_any_summary(summary, progress, num_decisions):
     vector = as_numpy(
-        features(tensors(summary), tensor(progress), tensor(num_decisions))
+        features(
+            tensors(summary),
+            tensor(progress),
+            tensor(num_decisions),
+            tensor([0.0, 1.0] * 4),
+        )
     )
     assert vector.shape == (NUM_FEATURES, 8)
     assert np.all(np.isfinite(vector))
@@ -82,7 +89,8 @@ def test_finite_and_in_range_after_any_intervals(intervals):
     summary = tensors({key: [v] * 8 for key, v in SUMMARY_INITIAL.items()})
     for interval in intervals:
         summary = update_summary(summary, tensors(interval))
-    vector = as_numpy(features(summary, tensor([0.5] * 8), tensor([200.0] * 8)))
+    arguments = tensor([0.5] * 8), tensor([200.0] * 8), tensor([0.0] * 8)
+    vector = as_numpy(features(summary, *arguments))
     assert np.all(np.isfinite(vector))
     assert np.all(np.abs(vector) <= FEATURE_LIMIT)
 
@@ -91,19 +99,19 @@ def test_finite_and_in_range_after_any_intervals(intervals):
 @pytest.mark.parametrize("key", SUMMARY_INITIAL)
 def test_one_bad_number(key, bad):
     summary = {**scenario_summary(), key: bad}
-    vector = as_numpy(features(tensors(summary), tensor(0.5), tensor(200.0)))
+    vector = as_numpy(features(tensors(summary), *map(tensor, HALFWAY)))
     assert np.all(np.isfinite(vector))
     assert np.all(np.abs(vector) <= FEATURE_LIMIT)
 
 
 def test_what_is_not_finite_reads_as_zero():
     summary = {**scenario_summary(), "loss_fast": -1.0}
-    vector = as_numpy(features(tensors(summary), tensor(0.5), tensor(200.0)))
+    vector = as_numpy(features(tensors(summary), *map(tensor, HALFWAY)))
     assert vector[FEATURE_NAMES.index("loss_trend")] == 0.0
 
 
 def test_table_is_whole():
-    assert NUM_FEATURES == len(FEATURES) == 21
+    assert NUM_FEATURES == len(FEATURES) == 22
     assert len(set(FEATURE_NAMES)) == NUM_FEATURES
     assert all(f.formula and f.meaning for f in FEATURES)
 
@@ -200,13 +208,20 @@ def scenario_summary():
 
 
 @pytest.mark.parametrize(
-    ("interval", "total_steps", "seed", "every"),
-    [(1, 60, 0, 0), (1, 60, 0, 1), (1, 90, 1, 7), (3, 600, 2, 4)],
+    ("interval", "total_steps", "seed", "every", "pretrained"),
+    [
+        (1, 60, 0, 0, 0.0),
+        (1, 60, 0, 1, 1.0),
+        (1, 90, 1, 7, 0.0),
+        (3, 600, 2, 4, 1.0),
+    ],
 )
-def test_golden_values(interval, total_steps, seed, every):
+def test_golden_values(interval, total_steps, seed, every, pretrained):
     signals = signals_of_a_run(60, seed)
     validations = validations_of_a_run(every, seed) if every else []
-    expected = reference.features(signals, interval, total_steps, validations)
+    expected = reference.features(
+        signals, interval, total_steps, validations, pretrained
+    )
     # Both of a run before its first validation, or without, and of one after.
     assert np.any(expected[:, -4] == 0.0)
     assert np.any(expected[:, -4] == 1.0) == (every > 0)
@@ -217,6 +232,7 @@ def test_golden_values(interval, total_steps, seed, every):
             tensors(summary),
             tensor((i + 1) * interval / total_steps),
             tensor(num_decisions),
+            tensor(pretrained),
         )
         np.testing.assert_allclose(
             as_numpy(vector),
@@ -248,7 +264,9 @@ def test_values_worked_out_by_hand():
         "shortfall": 0.01,
     }
     summary = update_summary(summary, tensors(interval))
-    vector = as_numpy(features(summary, tensor(0.01), tensor(100.0)))
+    vector = as_numpy(
+        features(summary, tensor(0.01), tensor(100.0), tensor(1.0))
+    )
     expected = {
         "progress": -0.49,
         "time_left": 0.0,  # 0.5 log(0.99 + 0.01)
@@ -268,6 +286,7 @@ def test_values_worked_out_by_hand():
         "travel": -0.49,
         # 0.2 of each, and a thousandth of the first loss.
         "trust": (math.log(0.002 / (0.008 + 0.002)) + 2.5) / 1.5,
+        "pretrained": 1.0,
         **dict.fromkeys(VALIDATION_FEATURES, 0.0),
     }
     np.testing.assert_allclose(
@@ -303,7 +322,7 @@ def test_curvature_is_clipped(shortfall_mean, expected):
         "promised_mean": 1.0,
         "shortfall_mean": shortfall_mean,
     }
-    vector = features(tensors(summary), tensor(0.5), tensor(200.0))
+    vector = features(tensors(summary), *map(tensor, HALFWAY))
     value = as_numpy(vector)[FEATURE_NAMES.index("trust")]
     assert value == pytest.approx((math.log(expected) + 2.5) / 1.5, abs=1e-5)
 
@@ -366,7 +385,7 @@ def test_trust_is_free_of_the_scale_of_the_loss(scale):
 
 def validation_part(summary):
     """The last four features."""
-    vector = features(tensors(summary), tensor(0.5), tensor(200.0))
+    vector = features(tensors(summary), *map(tensor, HALFWAY))
     assert FEATURE_NAMES[-4:] == VALIDATION_FEATURES
     return as_numpy(vector)[-4:]
 
@@ -468,7 +487,7 @@ def test_features_of_a_rescaled_run_are_the_same(seed, loss, weights):
             for name in ("update_norm", "weight_norm", "distance")
         },
     }
-    arguments = tensor(0.2), tensor(60.0)
+    arguments = tensor(0.2), tensor(60.0), tensor(0.0)
     plain = summaries_of(signals, 2, validations)[-1]
     validations = [(step, loss * value) for step, value in validations]
     other = summaries_of(scaled, 2, validations)[-1]
@@ -482,7 +501,7 @@ def test_reparameterized_direction_leaves_coherence_alone():
     # An optimizer whose direction is 10 times as long, at a tenth of the rate.
     signals = signals_of_a_run(12, 0)
     scaled = {**signals, "learning_rate": 0.1 * signals["learning_rate"]}
-    arguments = tensor(0.2), tensor(60.0)
+    arguments = tensor(0.2), tensor(60.0), tensor(0.0)
     plain = features(tensors(summaries_of(signals, 1)[-1]), *arguments)
     other = features(tensors(summaries_of(scaled, 1)[-1]), *arguments)
     np.testing.assert_allclose(as_numpy(other), as_numpy(plain), atol=1e-4)

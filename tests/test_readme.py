@@ -61,6 +61,8 @@ def test_commands_exist(page):
 def test_limits_are_those_of_the_code():
     from keras_metalr.features import NUM_FEATURES
     from keras_metalr.signals import SAMPLE_SIZE
+    from keras_metalr.update_rule import ANNEALED
+    from keras_metalr.update_rule import LEAST_LEFT
     from keras_metalr.update_rule import MAX_INCREMENT
     from keras_metalr.update_rule import NEW_START_RATIO
     from keras_metalr.update_rule import NEW_TRUST_FLOOR
@@ -77,6 +79,8 @@ def test_limits_are_those_of_the_code():
     assert "at most log(d / (1 - trust))" in words
     assert f"`d` is {old:g} for pretrained weights" in words
     assert f"ruin, and {new:g} for new ones" in words
+    assert f"over the last {100 * ANNEALED:g} % of the run" in words
+    assert LEAST_LEFT == 0.01 and "falls to a hundredth of that" in words
     assert f"{NUM_FEATURES} numbers" in README
     old, new = (
         f"{ratio:.0e}".replace("e-0", "e-")

@@ -180,6 +180,45 @@ def test_low_trust_forces_the_rate_down(pretrained, floor):
         np.testing.assert_allclose(moved, cap, atol=1e-6)
 
 
+@pytest.mark.parametrize(("pretrained", "floor"), FLOORS)
+@pytest.mark.parametrize(
+    ("progress", "left"),
+    [
+        (0.0, 1.0),
+        (0.4, 1.0),
+        (0.55, 0.75),
+        (0.7, 0.5),
+        (0.999, 0.01),
+        (1, 0.01),
+    ],
+)
+def test_distrust_that_a_run_may_have_falls_to_its_end(
+    progress, left, pretrained, floor
+):
+    most = update_rule.most_distrust(
+        evidence(0.0, progress=progress, pretrained=pretrained)
+    )
+    assert float(most) == pytest.approx(left * (1.0 - floor), rel=1e-4)
+
+
+@pytest.mark.parametrize(("pretrained", "floor"), FLOORS)
+def test_the_rate_falls_on_a_quadratic_whatever_the_output(pretrained, floor):
+    # There, distrust is in proportion to the rate: here it is the rate.
+    log_rate, rates = math.log(1e-3), []
+    for decision in range(1, 201):
+        moved = increment(
+            9.0,
+            1.0 - math.exp(log_rate),
+            progress=decision / 200,
+            pretrained=pretrained,
+        )
+        log_rate += float(moved)
+        rates.append(math.exp(log_rate))
+    assert rates[79] == pytest.approx(1.0 - floor, rel=1e-3)
+    assert rates[139] == pytest.approx(0.5 * (1.0 - floor), rel=1e-3)
+    assert rates[199] == pytest.approx(0.01 * (1.0 - floor), rel=1e-3)
+
+
 # Wherever the evidence lies, and however far out of its range.
 any_evidence = st.fixed_dictionaries(
     {
@@ -199,9 +238,9 @@ def test_cap_and_least_change_hold_the_output(output, values):
     moved = float(increment(output, trust, **values))
     low = float(as_numpy(update_rule.least(evidence(trust, **values))))
     assert -0.5 <= low <= 0.5
-    floor = dict(FLOORS)[values["pretrained"]]
+    most = update_rule.most_distrust(evidence(trust, **values))
     distrust = max(1.0 - trust, 1e-6)
-    cap = np.clip(math.log((1.0 - floor) / distrust), -0.5, 0.5)
+    cap = np.clip(math.log(float(most) / distrust), -0.5, 0.5)
     wanted = max(0.5 * math.tanh(output), low)
     assert moved == pytest.approx(min(wanted, cap), abs=1e-5)
 

@@ -41,6 +41,7 @@ GROUPS = {
     "update size": ("update_size",),
     "rate": ("rate_trend", "rate_drop"),
     "trust": ("trust",),
+    "pretrained": ("pretrained",),
     "validation": (
         "validated",
         "validation_trend",

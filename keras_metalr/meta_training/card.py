@@ -9,6 +9,7 @@ from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.configs import MetaConfig
+from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -28,6 +29,8 @@ def make_card(
         trained_rule=record["rule_version"],
         data=", ".join(record["data"]),
         start=record["start"],
+        origin=record["origin"],
+        earlier=_earlier(record["earlier"]),
         stages=", ".join(config.order),
         families=", ".join(sorted({s.family for s in trained})),
         shortest=min(s.num_decisions * s.interval for s in trained),
@@ -37,15 +40,33 @@ def make_card(
         sigma=f"{evolution.sigma} to {evolution.final_sigma}",
         learning_rate=evolution.learning_rate,
         seed=evolution.seed,
-        hours=record["hours"],
-        hardware=f"{record['cpus']} CPU cores ({record['machine']}), "
-        f"JAX on {record['device']}",
+        time=_time(record["seconds"]),
         digest=digest,
         grid_size=len(GRID_RATES) * len(SCHEDULES),
         grid=f"{len(GRID_RATES)} rates x {len(SCHEDULES)} schedules",
         rows=_table(record["scores"]),
         command=record["command"],
     )
+
+
+def _time(seconds: dict[str, float]) -> str:
+    return ", ".join(
+        f"{value / 3600:.2f} hours on {device}"
+        for device, value in seconds.items()
+    )
+
+
+def _earlier(records: list[dict[str, Any]]) -> str:
+    """The evolutions that made what this one started from; "none" as a rule."""
+    lines = (
+        f"{evolution.num_generations} generations of {evolution.num_pairs} "
+        f"pairs from `{record['start']}` ({_time(record['seconds'])}; features "
+        f"{record['feature_version']}, rule {record['rule_version']}; "
+        f"`{record['command']}`)"
+        for record in records
+        for evolution in [EvolutionConfig(*record["evolution"])]
+    )
+    return "; ".join(lines) or "none"
 
 
 def _table(scores: dict[str, Any]) -> str:
@@ -107,7 +128,8 @@ _HEADS = (
 CARD = """# {name}: a controller for the learning rate
 
 Meta-trained: evolved on the end of thousands of small runs, starting from the
-preset `{start}` (`supervised` is the fit of phases 1 and 2).
+preset `{start}` and in the first place from `{origin}` (`supervised` is the fit
+of phases 1 and 2).
 
 | | |
 |---|---|
@@ -116,9 +138,10 @@ preset `{start}` (`supervised` is the fit of phases 1 and 2).
 | version of the update rule | {rule_version}, trained with {trained_rule} |
 | data | {data} (training splits; images 8x8 grey, texts 8 words) |
 | stages, in order (family-steps) | {stages} |
+| earlier evolutions | {earlier} |
 | evolution | {generations} generations of {pairs} antithetic pairs |
 | steps | sigma {sigma}, Adam {learning_rate} with cosine, seed {seed} |
-| time | {hours:.2f} hours on {hardware} |
+| time | {time}, evolution and scores |
 | sha256 of the weights | {digest} |
 
 ## Scores
@@ -132,8 +155,7 @@ gives: the safe start forgets it.
 
 {rows}
 
-Mean regret with its 95 % interval, of the preset that the evolution started
-from ("start"), of this one ("evolved"), and of the grid's best rate and
+Mean regret with its 95 % interval, of `{origin}` ("start"), of this one ("evolved"), and of the grid's best rate and
 schedule on other batches of the same task ("tuned before"): what somebody
 reaches who tunes with {grid_size} runs and then trains once more. The regret is
 measured against the best of {grid_size} on the very run that it is judged by,

@@ -4,16 +4,19 @@ Never on the next step: rates trained that way come out too small by orders of
 magnitude (Wu et al., 2018, https://arxiv.org/abs/1803.02021). The strategy is
 evosax's Open_ES (Salimans et al., 2017, https://arxiv.org/abs/1703.03864) with
 antithetic pairs: both of a pair run the same task with the same batches, so
-that what differs between them is the controller alone.
+that what differs between them is the controller alone. The next generation that
+draws the task sees other batches of it.
 """
 
 import hashlib
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from typing import NamedTuple
 
@@ -50,8 +53,8 @@ class EvolutionConfig(NamedTuple):
     num_generations: int = 800
     num_pairs: int = 128
     sigma: float = 0.05
-    final_sigma: float = 0.04
-    learning_rate: float = 8e-3
+    final_sigma: float = 0.03
+    learning_rate: float = 1e-2
     seed: int = 0
 
 
@@ -139,8 +142,15 @@ def evolve(
     if checkpoint is not None and checkpoint.is_file():
         state, done = load_tree(checkpoint, (state, 0), origin)
         first = int(done)
-    fitness = {a.name: _fitness(a, vector) for a in arenas}
     split = _split(2 * config.num_pairs)
+    population, _ = strategy.ask(key, state, params)
+
+    def example(arena: Arena) -> Any:
+        tasks = _draw(arena.bank, key, config.num_pairs)
+        return jax.device_put((population, tasks), split)
+
+    left = arenas if first < config.num_generations else ()
+    fitness = _compiled(left, vector, example)
     began = time.monotonic()
     for generation in range(first, config.num_generations):
         arena = arenas[generation % len(arenas)]
@@ -148,10 +158,7 @@ def evolve(
             jax.random.fold_in(key, generation), 3
         )
         population, state = strategy.ask(ask_key, state, params)
-        num_tasks = arena.bank.best_loss.shape[0]
-        index = jax.random.randint(task_key, (config.num_pairs,), 0, num_tasks)
-        # The second half of the population mirrors the first.
-        tasks = choose(arena.bank, jnp.tile(index, 2))
+        tasks = _draw(arena.bank, task_key, config.num_pairs)
         scores = fitness[arena.name](
             *jax.device_put((population, tasks), split)
         )
@@ -176,6 +183,41 @@ def _origin(
     return json.dumps([names, start[:16], config._asdict()])
 
 
+def _draw(bank: Bank, key: Any, num_pairs: int) -> Bank:
+    """Tasks for a population, whose second half mirrors the first.
+
+    A task keeps its data and its start; the batches are drawn afresh, so that
+    no controller learns one order of them by heart.
+    """
+    index_key, seed_key = jax.random.split(key)
+    count = bank.best_loss.shape[0]
+    index = jax.random.randint(index_key, (num_pairs,), 0, count)
+    seeds = jax.random.randint(seed_key, (num_pairs,), 0, 2**30)
+    chosen = choose(bank, jnp.tile(index, 2))
+    tasks = chosen.tasks._replace(seed=jnp.tile(seeds, 2))
+    return chosen._replace(tasks=tasks)
+
+
+def _compiled(
+    arenas: Sequence[Arena],
+    vector: ControllerVector,
+    example: Callable[[Arena], Any],
+) -> dict[str, Callable[..., Any]]:
+    """The fitness of each arena by name, compiled side by side.
+
+    A GPU's compiler takes longer over a dozen of them than the card takes over
+    a hundred generations.
+    """
+    different = {arena.name: arena for arena in arenas}
+
+    def build(arena: Arena) -> Callable[..., Any]:
+        return _fitness(arena, vector).lower(*example(arena)).compile()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = pool.map(build, different.values())
+        return dict(zip(different, built, strict=True))
+
+
 def _split(population_size: int) -> jax.sharding.Sharding:
     """The population's leading axis, cut over all devices that share it evenly.
 
@@ -186,7 +228,7 @@ def _split(population_size: int) -> jax.sharding.Sharding:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
 
 
-def _fitness(arena: Arena, vector: ControllerVector) -> Callable[..., Any]:
+def _fitness(arena: Arena, vector: ControllerVector) -> Any:
     def one(weights: jnp.ndarray, bank: Bank) -> jnp.ndarray:
         result = arena.unroll.controlled(vector.function(weights), bank.tasks)
         return score(result, bank)

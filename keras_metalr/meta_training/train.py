@@ -6,6 +6,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_metalr.controller import Controller
+from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
@@ -38,6 +40,7 @@ from keras_metalr.update_rule import RULE_VERSION
 
 # Tasks of this seed and above are never trained on.
 HELD_OUT_SEED = 10_000
+SCORES_FILE = "scores.json"
 
 
 def check_backend() -> None:
@@ -79,11 +82,20 @@ def meta_train(
     """
     check_backend()
     first = Controller.from_preset(start)
+    earlier = _earlier(start)
+    origin = earlier[0]["start"] if earlier else start
     clock = _Clock(work / "seconds.json")
-    data, names = load_data()
-    say(f"data: {', '.join(names)}; device: {jax.devices()[0].device_kind}")
+    loaded = data, names = _kept_data(work)
+    say(f"data: {', '.join(names)}; device: {clock.device}")
     wanted = [s for s in config.stages if s.name in config.order]
-    arenas = {s.name: _arena(s, data, names, work, 0, say) for s in wanted}
+
+    def build(stage: Stage) -> Arena:
+        return _arena(stage, data, names, work, 0, say)
+
+    # Side by side, since each compiles programs of its own.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = pool.map(build, wanted)
+        arenas = {arena.name: arena for arena in built}
 
     def report(generation: int, stage: str, value: float, left: float) -> None:
         clock.seconds()
@@ -101,16 +113,19 @@ def meta_train(
     )
     record = {
         "scores": _held_out_scores(
-            config, (data, names), (first, controller), work, say
+            config,
+            loaded,
+            (Controller.from_preset(origin), controller),
+            work,
+            say,
         ),
         "data": names,
+        "origin": origin,
         "start": start,
+        "earlier": earlier,
         "feature_version": FEATURE_VERSION,
         "rule_version": RULE_VERSION,
-        "hours": clock.seconds() / 3600.0,
-        "device": jax.devices()[0].device_kind,
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
+        "seconds": clock.seconds(),
         "config": json.loads(json.dumps(config._asdict(), default=str)),
         "command": command,
     }
@@ -138,13 +153,13 @@ def score_again(
         Dict with the scores, as it is written to `scores.json`.
     """
     check_backend()
-    record = json.loads((output / "scores.json").read_text())
+    record = json.loads((output / SCORES_FILE).read_text())
     config = config_from_record(record["config"])
     record["scores"] = _held_out_scores(
         config,
-        load_data(),
+        _kept_data(work),
         (
-            Controller.from_preset(record["start"]),
+            Controller.from_preset(record["origin"]),
             Controller.from_preset(str(output)),
         ),
         work,
@@ -154,6 +169,22 @@ def score_again(
     return record
 
 
+def _earlier(start: str) -> list[dict[str, Any]]:
+    """The evolutions behind a preset, first to last; none behind a fit."""
+    path = preset_path(start) / SCORES_FILE
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text())
+    told = ("start", "feature_version", "rule_version", "seconds", "command")
+    return [
+        *record["earlier"],
+        {
+            **{key: record[key] for key in told},
+            "evolution": record["config"]["evolution"],
+        },
+    ]
+
+
 def _held_out_scores(
     config: MetaConfig,
     loaded: tuple[Data, list[str]],
@@ -161,7 +192,7 @@ def _held_out_scores(
     work: pathlib.Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What the start and the evolved controller reach, stage by stage."""
+    """What phase 2 alone and the evolved one reach, stage by stage."""
     start, controller = controllers
     scores = {}
     for stage in config.stages:
@@ -181,7 +212,7 @@ def _write_card(
 ) -> None:
     card = make_card(name, config, record, output)
     (output / "CARD.md").write_text(card, encoding="utf-8")
-    (output / "scores.json").write_text(json.dumps(record, indent=2) + "\n")
+    (output / SCORES_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _arena(
@@ -234,17 +265,44 @@ def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
     }
 
 
+def _kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
+    """The data, which the folder keeps.
+
+    It can be taken to a machine that has neither the data sets nor what reads
+    them.
+    """
+    path, names_path = work / "data.npz", work / "data.json"
+    if names_path.is_file():
+        text = names_path.read_text()
+        like = Data._make(range(len(Data._fields)))
+        return load_tree(path, like, text), json.loads(text)
+    data, names = load_data()
+    text = json.dumps(names)
+    save_tree(path, data, text)
+    names_path.write_text(text)
+    return data, names
+
+
 class _Clock:
-    """Seconds spent in all the calls for one folder, interrupted ones too."""
+    """Seconds spent in all the calls for one folder, interrupted ones too.
+
+    By device, since a folder can be taken from one to another.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._before = json.loads(path.read_text()) if path.is_file() else 0.0
+        self._before = json.loads(path.read_text()) if path.is_file() else {}
         self._began = time.monotonic()
+        kind = jax.devices()[0].device_kind
+        cpus = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        on_cpu = jax.default_backend() == "cpu"
+        self.device = cpus if on_cpu else f"{kind} and {cpus}"
 
-    def seconds(self) -> float:
-        """Seconds until now; written down at each call."""
-        total = self._before + time.monotonic() - self._began
+    def seconds(self) -> dict[str, float]:
+        """Seconds until now by device; written down at each call."""
+        spent = time.monotonic() - self._began
+        total = self._before.get(self.device, 0.0) + spent
+        seconds = {**self._before, self.device: round(total, 1)}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(total))
-        return total
+        self._path.write_text(json.dumps(seconds))
+        return seconds

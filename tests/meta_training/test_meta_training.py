@@ -1,6 +1,8 @@
 """Meta-training: what it measures, and a search that can be resumed."""
 
 import json
+import os
+import platform
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import bank as banks
 from keras_metalr.meta_training import tasks as tasks_module
+from keras_metalr.meta_training import train
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
@@ -225,15 +228,26 @@ def test_evolution_finds_a_lower_score(arena):
     assert evaluate(arena, evolved)["score"].mean() < before - 0.05
 
 
-def test_meta_training_writes_a_preset_with_its_card(tmp_path):
+def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     output = tmp_path / "tiny"
     lines = []
     # An hour was spent in this folder before, by a call that was interrupted.
     clock = tmp_path / "work" / "seconds.json"
     clock.parent.mkdir()
-    clock.write_text("3600.0")
+    clock.write_text('{"a GPU": 3600.0}')
     start = str(tmp_path / "start")
     moving_controller().save_to_preset(start)
+    # It was evolved itself.
+    before = {
+        "earlier": [],
+        "start": "supervised",
+        "feature_version": 2,
+        "rule_version": 1,
+        "seconds": {"4 CPU cores": 7200.0},
+        "command": "the command before",
+        "config": {"evolution": EvolutionConfig(5, 3)},
+    }
+    (tmp_path / "start" / "scores.json").write_text(json.dumps(before))
     record = meta_train(
         "tiny",
         CONFIGS["smoke"],
@@ -254,9 +268,17 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path):
     assert f"`{start}`" in card
     assert json.loads((output / "scores.json").read_text()) == record
     assert any("generation 2/2" in line for line in lines)
-    assert 1.0 < record["hours"] < 2.0
-    # Scored again, it is what it was.
+    assert record["origin"] == "supervised"
+    assert (
+        "| earlier evolutions | 5 generations of 3 pairs from `supervised` "
+        "(2.00 hours on 4 CPU cores; features 2, rule 1; `the command before`)"
+    ) in card
+    seconds = json.loads(clock.read_text())
+    assert seconds == record["seconds"]
+    here = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    assert seconds["a GPU"] == 3600.0 and 1.0 < seconds[here] < 3600.0
+    assert "| time | 1.00 hours on a GPU, 0.0" in card
+    # Scored again, it is what it was; the data come from the folder.
+    monkeypatch.setattr(train, "load_data", lambda: pytest.fail("read again"))
     assert score_again(output, tmp_path / "work", say=lines.append) == record
     assert (output / "CARD.md").read_text() == card
-    seconds = json.loads(clock.read_text())
-    assert seconds == pytest.approx(3600.0 * record["hours"])

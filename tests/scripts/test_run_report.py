@@ -46,7 +46,7 @@ def test_smoke_run_makes_pages_and_goes_on(tmp_path, capsys):
     assert "6 made, 0 found" in text
     assert "eval_samples_per_second" in text
     page = (tmp_path / "pages" / "report.md").read_text()
-    assert "Phase 2, the secondary model: 21 features -> 64 ReLU" in page
+    assert "Phase 2, the secondary model: 22 features -> 64 ReLU" in page
     assert (tmp_path / "pages" / "report.html").is_file()
     result = (tmp_path / "results" / "phases-digits.json").read_text()
     assert {

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
+from keras_metalr.benchmark.peers.cell import FORMAT_VERSION
+from keras_metalr.benchmark.peers.cell import identity
+from keras_metalr.benchmark.peers.cell import path_of
 from keras_metalr.benchmark.peers.cell import read_runs
 from keras_metalr.benchmark.peers.plan import SWEEP
 from keras_metalr.benchmark.peers.plan import TUNING
+from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
@@ -80,6 +84,62 @@ def pack(plan: Plan, runs: Path, folder: Path) -> None:
     shutil.copyfile(runs / TIMING_FILE, folder / TIMING_FILE)
     (folder / PLAN_FILE).unlink(missing_ok=True)
     save_plan(plan, folder)
+
+
+def unpack(folder: Path, runs: Path) -> int:
+    """Write one record a run again, from what `pack` wrote.
+
+    So that a later plan, or another controller, makes only what is missing.
+    MetaLR's runs with another controller or rule than those shipped are left
+    out.
+
+    Args:
+        folder: Path of the folder with the packed files.
+        runs: Path of the folder to write to; records there stay.
+
+    Returns:
+        Integer, how many records were written.
+    """
+    plan = load_plan(folder)
+    environments = json.loads(
+        (folder / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
+    )
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for workload in plan.workloads:
+        text = _path(folder, workload).read_text(encoding="utf-8")
+        for line in text.splitlines():
+            content = json.loads(line)
+            lines[workload, *_key(content["config"])] = content
+
+    def write(cells: list[Cell]) -> int:
+        count = 0
+        for run in (run for cell in cells for run in cell.runs()):
+            content = lines.get((run["workload"], *_key(identity(run))))
+            path = path_of(run, runs)
+            if content is not None and not path.is_file():
+                record = _record(content, plan, environments)
+                record |= {
+                    "format_version": FORMAT_VERSION,
+                    "config": identity(run),
+                }
+                write_json(path, record)
+                count += 1
+        return count
+
+    count = write(tuning_cells(plan))
+    count += write(sweep_cells(plan, tuned_starts(plan, runs)))
+    if not (runs / TIMING_FILE).is_file():
+        shutil.copyfile(folder / TIMING_FILE, runs / TIMING_FILE)
+    return count
+
+
+def _key(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells the runs of one workload apart, to six digits."""
+    return tuple(
+        value
+        for name, value in sorted(_rounded(config).items())
+        if name not in _KNOWN
+    )
 
 
 def load_packed(folder: Path) -> Packed | None:

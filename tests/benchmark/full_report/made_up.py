@@ -42,7 +42,7 @@ def _part_result(part, budget, steps):
             for rate in part.ladder.rates
         ]
         fit = {"learning_rate": 0.001, "batch_size": 64, "epochs": 10}
-        fit |= {"num_features": 21, "hidden_units": [64, 32]}
+        fit |= {"num_features": 22, "hidden_units": [64, 32]}
         fit |= {"num_states": 3300, "mean_squared_error": 0.05}
     return PartResult(
         section=part.section,

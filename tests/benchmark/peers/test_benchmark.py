@@ -225,6 +225,39 @@ def test_packed_runs_name_the_controller(folder):
         assert controller_identity().items() <= record["config"].items()
 
 
+def test_unpacked_runs_are_made_no_more(folder, tmp_path):
+    runs = tmp_path / "unpacked"
+    tuning = plans.tuning_cells(PLAN)
+    assert packed.unpack(folder, runs) == 2 * 2 + 3 * 2 * 2
+    sweep = plans.sweep_cells(PLAN, schedule.tuned_starts(PLAN, runs))
+    for cell in tuning + sweep:
+        assert cells_module.missing_runs(cell, runs) == []
+    again = tmp_path / "again"
+    packed.pack(PLAN, runs, again)
+    names = sorted(path.name for path in folder.iterdir())
+    assert sorted(path.name for path in again.iterdir()) == names
+    for name in names:
+        assert (again / name).read_text() == (folder / name).read_text()
+    assert packed.unpack(folder, runs) == 0
+
+
+def test_another_seed_alone_is_missing(folder, tmp_path):
+    runs = tmp_path / "unpacked"
+    packed.unpack(folder, runs)
+    plan = dataclasses.replace(PLAN, seeds=3)
+    for cell in plans.sweep_cells(plan, schedule.tuned_starts(plan, runs)):
+        missing = cells_module.missing_runs(cell, runs)
+        assert [run["seed"] for run in missing] == [2, 2]
+
+
+def test_runs_of_another_controller_are_not_unpacked(
+    folder, tmp_path, monkeypatch
+):
+    other = {"weights_sha256": "0" * 64, "rule_version": 1}
+    monkeypatch.setattr(cells_module, "controller_identity", lambda: other)
+    assert packed.unpack(folder, tmp_path / "unpacked") == 2 * 2 + 2 * 2 * 2
+
+
 def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     target = tmp_path / "benchmark.md"

@@ -1,0 +1,366 @@
+"""MetaLR from four first rates beside tuned schedules, on networks of a size.
+
+    python benchmarks/large_nets.py prepare --preset FOLDER --folder large_nets
+    KERAS_BACKEND=jax python benchmarks/large_nets.py run --folder large_nets
+    python benchmarks/large_nets.py table
+
+ResNet-18 from new weights on 4,992 images of CIFAR-10, 5 epochs, SGD with
+momentum; and a pretrained encoder on 12,800 phrases of SST-2, one epoch, AdamW.
+The schedules are a warmup and a cosine, and a warmup and a straight line. Made
+for a GPU. `prepare` runs where the data sets are, and writes all that `run`
+reads, so that the machine with the GPU needs neither them nor TensorFlow. Runs
+that are there already are not made again.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from keras_metalr import MetaLR
+from keras_metalr.benchmark import scoring
+from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.workloads import tfds_source
+from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
+from keras_metalr.workloads.optimizers import optimizer_factory
+from keras_metalr.workloads.sst2_bert import build_classifier
+from keras_metalr.workloads.sst2_bert import encoder_name
+from keras_metalr.workloads.sst2_bert import encoder_note
+from keras_metalr.workloads.sst2_bert import load_sst2
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "large_nets"
+NUM_SEEDS = 3
+WARMUP_FRACTION = 0.1
+SEQUENCE_LENGTH = 64
+
+
+class Task(NamedTuple):
+    """What is trained, and from where.
+
+    `schedule` is the tuned rows' own, `rates` its highest rates, and `starts`
+    the first rates that MetaLR is given.
+    """
+
+    build: Callable[[pathlib.Path], keras.Model]
+    optimizer: str
+    batch_size: int
+    epochs: int
+    schedule: str
+    rates: tuple[float, ...]
+    starts: tuple[float, ...]
+
+
+TASKS = {
+    "resnet18": Task(
+        build=lambda folder: build_resnet18(),
+        optimizer="momentum",
+        batch_size=64,
+        epochs=5,
+        schedule="cosine",
+        rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        starts=(1e-5, 1e-3, 1e-1, 10.0),
+    ),
+    "encoder": Task(
+        build=lambda folder: _plain_classifier(folder / "encoder"),
+        optimizer="adamw",
+        batch_size=32,
+        epochs=1,
+        schedule="linear",
+        rates=(1e-5, 2e-5, 5e-5, 1e-4),
+        starts=(1e-7, 1e-5, 1e-3, 1e-1),
+    ),
+}
+
+
+def _plain_classifier(preset: pathlib.Path) -> keras.Model:
+    """Without KerasHub's own `fit`, which needs TensorFlow or Grain."""
+    classifier = build_classifier(str(preset))
+    return keras.Model(classifier.inputs, classifier.outputs)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare, run or print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("what", choices=("prepare", "run", "table"))
+    add("--folder", type=pathlib.Path, default=pathlib.Path("large_nets"))
+    add("--preset", help="prepare: folder of a Hugging Face style encoder")
+    add("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS))
+    add("--methods", nargs="+", default=["metalr", "tuned"])
+    add("--seeds", type=int, default=NUM_SEEDS)
+    add("--seconds", type=float, help="run: begin no run after so many")
+    add("--output", type=pathlib.Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    if arguments.what == "prepare":
+        if arguments.preset is None:
+            parser.error("prepare needs --preset, the folder of an encoder")
+        prepare(arguments.folder, arguments.preset)
+    elif arguments.what == "run":
+        began = time.monotonic()
+        limit = arguments.seconds or float("inf")
+        for task, method, seed in itertools.product(
+            arguments.tasks, arguments.methods, range(arguments.seeds)
+        ):
+            for rate in _rates(TASKS[task], method):
+                if time.monotonic() - began < limit:
+                    run(
+                        arguments.folder,
+                        task,
+                        method,
+                        rate,
+                        seed,
+                        arguments.output,
+                    )
+    else:
+        print(table(arguments.output))
+    return 0
+
+
+def prepare(folder: pathlib.Path, preset: str) -> None:
+    """Write the images as they are stored, the texts as numbers, the encoder.
+
+    The encoder's weights are stored in half the precision, half the size.
+    """
+    import safetensors.numpy
+    import tensorflow_datasets as tfds
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images, labels = [], []
+    for split in ("train[:4992]", "train[45000:45512]"):
+        rows = tfds.load(
+            "cifar10",
+            split=split,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        for row in tfds.as_numpy(rows):
+            images.append(np.frombuffer(row["image"], "uint8"))
+            labels.append(row["label"])
+    np.savez(
+        folder / "resnet18.npz",
+        bytes=np.concatenate(images),
+        ends=np.cumsum([len(image) for image in images]),
+        labels=np.array(labels, "int32"),
+        num_train=4992,
+    )
+    data = load_sst2(preset, SEQUENCE_LENGTH, train_examples=12_800)
+    parts = {
+        f"{part}_{name}": values.astype("uint16")
+        for part, x in (("train", data.x_train), ("val", data.x_validation))
+        for name, values in x.items()
+    }
+    np.savez_compressed(
+        folder / "encoder.npz",
+        train_labels=data.y_train,
+        val_labels=data.y_validation,
+        **parts,
+    )
+    encoder = folder / "encoder"
+    encoder.mkdir(exist_ok=True)
+    for name in ("config.json", "vocab.txt"):
+        source = pathlib.Path(preset) / name
+        (encoder / name).write_bytes(source.read_bytes())
+    weights = safetensors.numpy.load_file(
+        pathlib.Path(preset) / "model.safetensors"
+    )
+    half = {
+        name: value.astype("float16") if value.dtype.kind == "f" else value
+        for name, value in weights.items()
+    }
+    safetensors.numpy.save_file(
+        half, encoder / "model.safetensors", {"format": "pt"}
+    )
+    jpeg = tfds_source.is_stored_as_jpeg("cifar10")
+    notes = {
+        "resnet18": "lossy JPEG copy of the images" if jpeg else "",
+        "encoder": f"{encoder_name(preset)}, "
+        f"{encoder_note(preset)}, weights rounded to float16",
+    }
+    write_json(folder / "notes.json", notes)
+
+
+def run(
+    folder: pathlib.Path,
+    name: str,
+    method: str,
+    rate: float,
+    seed: int,
+    output: pathlib.Path,
+) -> None:
+    """Make one run, unless its record is there."""
+    mark = controller_mark("general", digits=8) if method == "metalr" else ""
+    label = "-".join(filter(None, (name, method, f"{rate:g}", str(seed), mark)))
+    path = output / f"{label}.json"
+    if path.is_file():
+        return
+    task = TASKS[name]
+    x, y, validation = _data(folder, name)
+    keras.utils.set_random_seed(seed)
+    model = task.build(folder)
+    num_steps = len(y) // task.batch_size * task.epochs
+    callbacks = [MetaLR()] if method == "metalr" else []
+    first = rate if method == "metalr" else _schedule(task, rate, num_steps)
+    model.compile(
+        optimizer=optimizer_factory(task.optimizer)(first),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    began = time.monotonic()
+    history = model.fit(
+        x,
+        y,
+        batch_size=task.batch_size,
+        epochs=task.epochs,
+        validation_data=validation,
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    seconds = time.monotonic() - began
+    predicted = np.argmax(
+        np.asarray(model.predict(validation[0], batch_size=256, verbose=0)), -1
+    )
+    record = {
+        "task": name,
+        "method": method,
+        "controller": mark,
+        "learning_rate": rate,
+        "seed": seed,
+        "num_steps": num_steps,
+        "eval_accuracy": history["val_accuracy"][-1],
+        "eval_loss": history["val_loss"][-1],
+        "eval_f1": scoring.macro_f1(validation[1], predicted),
+        "seconds": seconds,
+        "history": history,
+        "rates": _rates_of_trace(callbacks),
+        "note": json.loads((folder / "notes.json").read_text())[name],
+        "environment": environment(),
+    }
+    write_json(path, record)
+    print(
+        f"{label}: accuracy {record['eval_accuracy']:.4f}, {seconds:.0f} s",
+        flush=True,
+    )
+
+
+def table(folder: pathlib.Path) -> str:
+    """Markdown of all records: mean accuracy, loss and F1 of each row."""
+    records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    lines = [
+        "| task | method | rate | seeds | accuracy | lowest | loss | F1 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, method in itertools.product(TASKS, ("tuned", "metalr")):
+        for rate in _rates(TASKS[name], method):
+            rows = [
+                r
+                for r in records
+                if (r["task"], r["method"], r["learning_rate"])
+                == (name, method, rate)
+            ]
+            if rows:
+                lines.append(_line(name, method, rate, rows))
+    return "\n".join(lines)
+
+
+def _line(
+    name: str, method: str, rate: float, rows: list[dict[str, Any]]
+) -> str:
+    def mean(key: str) -> float:
+        return statistics.fmean(float(row[key]) for row in rows)
+
+    what = "MetaLR from" if method == "metalr" else TASKS[name].schedule
+    lowest = min(row["eval_accuracy"] for row in rows)
+    return (
+        f"| {name} | {what} | {rate:g} | {len(rows)} | "
+        f"{mean('eval_accuracy'):.3f} | {lowest:.3f} | "
+        f"{mean('eval_loss'):.3f} | {mean('eval_f1'):.3f} |"
+    )
+
+
+def _rates(task: Task, method: str) -> tuple[float, ...]:
+    return task.starts if method == "metalr" else task.rates
+
+
+def _rates_of_trace(callbacks: Sequence[Any]) -> list[float]:
+    """The rate at each decision, three digits; none without MetaLR."""
+    return [
+        float(f"{rate:.3g}")
+        for callback in callbacks
+        for rate in callback.trace["learning_rate"]
+    ]
+
+
+def _schedule(task: Task, rate: float, num_steps: int) -> Any:
+    """A linear warmup to the rate, then down to 0."""
+    warmup = max(1, round(WARMUP_FRACTION * num_steps))
+    schedules = keras.optimizers.schedules
+    if task.schedule == "cosine":
+        return schedules.CosineDecay(
+            rate / warmup,
+            num_steps - warmup,
+            warmup_target=rate,
+            warmup_steps=warmup,
+        )
+    return _WarmupLinear(rate, warmup, num_steps)
+
+
+class _WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, rate: float, warmup: int, num_steps: int) -> None:
+        self.rate, self.warmup, self.num_steps = rate, warmup, num_steps
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32")
+        rising = (step + 1.0) / self.warmup
+        falling = (self.num_steps - step) / (self.num_steps - self.warmup)
+        return self.rate * keras.ops.minimum(rising, falling)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "rate": self.rate,
+            "warmup": self.warmup,
+            "num_steps": self.num_steps,
+        }
+
+
+def _data(folder: pathlib.Path, name: str) -> tuple[Any, Any, tuple[Any, Any]]:
+    """Training inputs and labels, and the pair to validate on."""
+    saved = np.load(folder / f"{name}.npz")
+    if name == "encoder":
+        inputs = ("token_ids", "segment_ids", "padding_mask")
+        x, x_val = (
+            {key: saved[f"{part}_{key}"].astype("int32") for key in inputs}
+            for part in ("train", "val")
+        )
+        return x, saved["train_labels"], (x_val, saved["val_labels"])
+    from PIL import Image
+
+    stored = np.split(saved["bytes"], saved["ends"][:-1])
+    images = np.stack(
+        [np.asarray(Image.open(io.BytesIO(i.tobytes()))) for i in stored]
+    )
+    images = images.astype("float32") / 255.0
+    images = (images - images.mean((0, 1, 2))) / images.std((0, 1, 2))
+    count, labels = int(saved["num_train"]), saved["labels"]
+    return images[:count], labels[:count], (images[count:], labels[count:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
