@@ -36,8 +36,8 @@ RAMP_TOLERANCE = 1.5
 TRUST_FLOOR = 0.8
 NEW_TRUST_FLOOR = 0.3
 
-# The last part of the run, in which the distrust that it may have falls, and the
-# share of it that is left at the end.
+# The last part of the run, in which the distrust that it may have falls; and
+# the share of it that is left at the end.
 ANNEALED = 0.6
 LEAST_LEFT = 0.01
 
@@ -145,8 +145,8 @@ def most_distrust(evidence: Evidence) -> Tensor:
     """The distrust (1 - trust) at which the rate may not grow any more.
 
     0.2 for pretrained weights and 0.7 for new ones. Over the last 60 % of the
-    run it falls to a hundredth of that, and the rate with it: schedules that are
-    tuned do so, and a controller that has never seen such a network may not.
+    run it falls to a hundredth of that, and the rate with it: tuned schedules
+    end so, and a controller that has never seen such a network may not.
 
     Args:
         evidence: `Evidence`.

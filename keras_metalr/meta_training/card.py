@@ -155,11 +155,12 @@ gives: the safe start forgets it.
 
 {rows}
 
-Mean regret with its 95 % interval, of `{origin}` ("start"), of this one ("evolved"), and of the grid's best rate and
-schedule on other batches of the same task ("tuned before"): what somebody
-reaches who tunes with {grid_size} runs and then trains once more. The regret is
-measured against the best of {grid_size} on the very run that it is judged by,
-which is more than tuning can know.
+Mean regret with its 95 % interval, of `{origin}` ("start"), of this one
+("evolved"), and of the grid's best rate and schedule on other batches of the
+same task ("tuned before"): what somebody reaches who tunes with {grid_size}
+runs and then trains once more. The regret is measured against the best of
+{grid_size} on the very run that it is judged by, which is more than tuning can
+know.
 
 ## Limits
 
