@@ -2,7 +2,7 @@
 
     python benchmarks/large_nets.py prepare --preset FOLDER --folder large_nets
     KERAS_BACKEND=jax python benchmarks/large_nets.py run --folder large_nets
-    python benchmarks/large_nets.py table
+    python benchmarks/large_nets.py page    # or check: is it stale?
 
 ResNet-18 from new weights on 4,992 images of CIFAR-10, 5 epochs, SGD with
 momentum; and a pretrained encoder on 12,800 phrases of SST-2, one epoch, AdamW.
@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
@@ -34,8 +35,10 @@ import numpy as np
 from keras_metalr import MetaLR
 from keras_metalr.benchmark import scoring
 from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 from keras_metalr.workloads.optimizers import optimizer_factory
@@ -44,8 +47,27 @@ from keras_metalr.workloads.sst2_bert import encoder_name
 from keras_metalr.workloads.sst2_bert import encoder_note
 from keras_metalr.workloads.sst2_bert import load_sst2
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "large_nets"
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "large_nets"
+PAGE = ROOT / "docs" / "large_nets.md"
 NUM_SEEDS = 3
+PAGE_HEAD = """
+# Large networks
+
+MetaLR from four first rates beside tuned schedules, each of which knows the
+whole run's length and one of several highest rates. Accuracy, loss and macro F1
+on the validation data at the end: means over the seeds, and the lowest accuracy
+of any.
+"""
+PAGE_FOOT = """
+Rows with fewer seeds than others, and rates that are missing, were not finished
+in the time there was. Made by `python benchmarks/large_nets.py page` from
+`benchmarks/results/large_nets`.
+"""
+HEADS = (
+    "| method | rate | seeds | accuracy | lowest | loss | F1 |",
+    "|---|---|---|---|---|---|---|",
+)
 WARMUP_FRACTION = 0.1
 SEQUENCE_LENGTH = 64
 
@@ -57,6 +79,7 @@ class Task(NamedTuple):
     the first rates that MetaLR is given.
     """
 
+    title: str
     build: Callable[[pathlib.Path], keras.Model]
     optimizer: str
     batch_size: int
@@ -68,6 +91,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "resnet18": Task(
+        title="ResNet-18 on CIFAR-10, SGD with momentum, new weights",
         build=lambda folder: build_resnet18(),
         optimizer="momentum",
         batch_size=64,
@@ -77,6 +101,7 @@ TASKS = {
         starts=(1e-5, 1e-3, 1e-1, 10.0),
     ),
     "encoder": Task(
+        title="A pretrained encoder on SST-2, AdamW",
         build=lambda folder: _plain_classifier(folder / "encoder"),
         optimizer="adamw",
         batch_size=32,
@@ -95,13 +120,13 @@ def _plain_classifier(preset: pathlib.Path) -> keras.Model:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare, run or print."""
+    """Prepare, run, write the page or compare it."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=("prepare", "run", "table"))
+    add("what", choices=("prepare", "run", "page", "check"))
     add("--folder", type=pathlib.Path, default=pathlib.Path("large_nets"))
     add("--preset", help="prepare: folder of a Hugging Face style encoder")
     add("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS))
@@ -109,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seeds", type=int, default=NUM_SEEDS)
     add("--seconds", type=float, help="run: begin no run after so many")
     add("--output", type=pathlib.Path, default=RESULTS)
+    add("--page", type=pathlib.Path, default=PAGE)
     arguments = parser.parse_args(argv)
     if arguments.what == "prepare":
         if arguments.preset is None:
@@ -130,8 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         seed,
                         arguments.output,
                     )
-    else:
-        print(table(arguments.output))
+    elif arguments.what == "page":
+        write_text(arguments.page, page(arguments.output))
+    elif arguments.page.read_text("utf-8") != page(arguments.output):
+        print(f"error: {arguments.page} is stale.", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -260,24 +289,42 @@ def run(
     )
 
 
-def table(folder: pathlib.Path) -> str:
+def page(folder: pathlib.Path) -> str:
     """Markdown of all records: mean accuracy, loss and F1 of each row."""
     records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    lines = [
-        "| task | method | rate | seeds | accuracy | lowest | loss | F1 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, method in itertools.product(TASKS, ("tuned", "metalr")):
+    marks = {r["controller"] for r in records if r["method"] == "metalr"}
+    stale = marks != {controller_mark("general", digits=8)}
+    paragraphs = [PAGE_HEAD.strip()]
+    for name, task in TASKS.items():
+        made = [r for r in records if r["task"] == name]
+        if not made:
+            paragraphs.append(f"## {task.title}\n\nNo run was finished.")
+            continue
+        environment = made[0]["environment"]
+        versions = environment["versions"]
+        paragraphs += [
+            f"## {task.title}",
+            f"{made[0]['num_steps']} steps of {task.batch_size}, "
+            f"{environment['accelerator'] or 'CPU'}, JAX {versions['jax']}, "
+            f"Keras {versions['keras']} ({made[0]['note']}).",
+            "\n".join([*HEADS, *_lines(name, made)]),
+        ]
+    if stale:
+        paragraphs.append(OTHER_CONTROLLER)
+    return "\n\n".join([*paragraphs, PAGE_FOOT.strip()]) + "\n"
+
+
+def _lines(name: str, records: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each method and rate that there are records of."""
+    for method in ("tuned", "metalr"):
         for rate in _rates(TASKS[name], method):
             rows = [
                 r
                 for r in records
-                if (r["task"], r["method"], r["learning_rate"])
-                == (name, method, rate)
+                if (r["method"], r["learning_rate"]) == (method, rate)
             ]
             if rows:
-                lines.append(_line(name, method, rate, rows))
-    return "\n".join(lines)
+                yield _line(name, method, rate, rows)
 
 
 def _line(
@@ -286,10 +333,11 @@ def _line(
     def mean(key: str) -> float:
         return statistics.fmean(float(row[key]) for row in rows)
 
-    what = "MetaLR from" if method == "metalr" else TASKS[name].schedule
+    tuned = f"warmup, then {TASKS[name].schedule}, from"
+    what = "MetaLR, from" if method == "metalr" else tuned
     lowest = min(row["eval_accuracy"] for row in rows)
     return (
-        f"| {name} | {what} | {rate:g} | {len(rows)} | "
+        f"| {what} | {rate:g} | {len(rows)} | "
         f"{mean('eval_accuracy'):.3f} | {lowest:.3f} | "
         f"{mean('eval_loss'):.3f} | {mean('eval_f1'):.3f} |"
     )

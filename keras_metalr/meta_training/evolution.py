@@ -149,8 +149,8 @@ def evolve(
         tasks = _draw(arena.bank, key, config.num_pairs)
         return jax.device_put((population, tasks), split)
 
-    left = arenas if first < config.num_generations else ()
-    fitness = _compiled(left, vector, example)
+    is_finished = first >= config.num_generations
+    fitness = _compiled(() if is_finished else arenas, vector, example)
     began = time.monotonic()
     for generation in range(first, config.num_generations):
         arena = arenas[generation % len(arenas)]

@@ -1,0 +1,88 @@
+"""The comparison on large networks: its runs, its schedules and its page."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_metalr.workloads.tiny_bert import save_tiny_bert
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location(
+    "large_nets", ROOT / "benchmarks" / "large_nets.py"
+)
+large_nets = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(large_nets)
+
+
+@pytest.mark.backend_independent
+def test_the_page_says_what_the_records_say(tmp_path, capsys):
+    assert large_nets.main(["check"]) == 0
+    page = tmp_path / "page.md"
+    page.write_text("another page")
+    assert large_nets.main(["check", "--page", str(page)]) == 1
+    assert "is stale" in capsys.readouterr().err
+    assert large_nets.main(["page", "--page", str(page)]) == 0
+    assert page.read_text() == large_nets.PAGE.read_text()
+
+
+@pytest.mark.parametrize("name", large_nets.TASKS)
+def test_schedules_rise_to_their_rate_and_fall_to_nothing(name):
+    task = large_nets.TASKS[name]
+    schedule = large_nets._schedule(task, 0.5, 100)
+    rates = np.array([float(schedule(step)) for step in range(100)])
+    assert np.all(np.diff(rates[:10]) > 0.0)
+    assert rates[9:12].max() == pytest.approx(0.5, rel=0.05)
+    assert np.all(np.diff(rates[12:]) < 0.0)
+    assert 0.0 <= rates[-1] < 0.01
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What `prepare` writes, with a tiny encoder and texts at random."""
+    pytest.importorskip("keras_hub")
+    save_tiny_bert(tmp_path / "encoder")
+    generator = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 16), ("val", 8)):
+        shape = (count, 8)
+        parts |= {
+            f"{part}_token_ids": generator.integers(5, 40, shape, "uint16"),
+            f"{part}_segment_ids": np.zeros(shape, "uint16"),
+            f"{part}_padding_mask": np.ones(shape, "uint16"),
+            f"{part}_labels": np.arange(count, dtype="int32") % 2,
+        }
+    np.savez(tmp_path / "encoder.npz", **parts)
+    (tmp_path / "notes.json").write_text('{"encoder": "tiny, random"}')
+    return tmp_path
+
+
+def test_a_run_is_made_once_and_put_on_the_page(
+    folder, tmp_path, monkeypatch, capsys
+):
+    task = large_nets.TASKS["encoder"]
+    rates = task._replace(batch_size=8, rates=(1e-3,), starts=(1e-1,))
+    monkeypatch.setitem(large_nets.TASKS, "encoder", rates)
+    output = tmp_path / "records"
+    arguments = ["--folder", str(folder), "--tasks", "encoder", "--seeds", "1"]
+    arguments += ["--output", str(output), "--page", str(tmp_path / "page.md")]
+    assert large_nets.main(["run", *arguments]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    records = [json.loads(p.read_text()) for p in sorted(output.iterdir())]
+    driven, tuned = records
+    assert (driven["method"], tuned["method"]) == ("metalr", "tuned")
+    for record in records:
+        assert record["num_steps"] == 2
+        assert record["note"] == "tiny, random"
+        assert 0.0 <= record["eval_f1"] <= 1.0
+    # Two decisions of a run of two steps; a schedule makes none.
+    assert len(driven["rates"]) == 2 and tuned["rates"] == []
+    assert large_nets.main(["run", *arguments]) == 0
+    assert capsys.readouterr().out == ""
+    assert large_nets.main(["page", *arguments]) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert f"| 0.1 | 1 | {driven['eval_accuracy']:.3f} |" in page
+    assert f"| 0.001 | 1 | {tuned['eval_accuracy']:.3f} |" in page
+    assert "an earlier controller" not in page
