@@ -1,5 +1,6 @@
 """Makes a test run repeatable and quiet, on any backend."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -71,6 +72,18 @@ def same_start_for_every_test() -> Iterator[None]:
     keras.utils.set_random_seed(1234)
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_is_kept_for_good() -> Iterator[None]:
+    """Spare later collections the objects that a module leaves behind.
+
+    TensorFlow keeps what it knows of every traced function, thousands of
+    objects a fit, and each collection of garbage goes through all of them.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
