@@ -62,9 +62,9 @@ CONFIGS = {
             Stage("dense", 200, 3, 192, 16),
             Stage("dense", 200, 5, 192, 64),
             Stage("conv", 200, 5, 96, 16),
-            Stage("autoencoder", 200, 5, 96, 16),
-            Stage("residual", 200, 5, 96, 16),
-            Stage("transformer", 200, 5, 64, 16),
+            Stage("autoencoder", 200, 5, 96, 0),
+            Stage("residual", 200, 5, 96, 0),
+            Stage("transformer", 200, 5, 64, 0),
         ),
         # Half of the stages have runs of several steps a decision, as nearly
         # all runs of a user have.

@@ -196,6 +196,8 @@ def _held_out_scores(
     start, controller = controllers
     scores = {}
     for stage in config.stages:
+        if not stage.num_held_out:
+            continue
         arena = _arena(stage, *loaded, work, HELD_OUT_SEED, say)
         scores[stage.name] = {
             "start": _summary(arena, start),
