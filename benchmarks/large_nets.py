@@ -301,11 +301,12 @@ def page(folder: pathlib.Path) -> str:
             paragraphs.append(f"## {task.title}\n\nNo run was finished.")
             continue
         environment = made[0]["environment"]
-        versions = environment["versions"]
+        versions, backend = environment["versions"], environment["backend"]
         paragraphs += [
             f"## {task.title}",
             f"{made[0]['num_steps']} steps of {task.batch_size}, "
-            f"{environment['accelerator'] or 'CPU'}, JAX {versions['jax']}, "
+            f"{environment['accelerator'] or 'CPU'}, "
+            f"{backend} {versions[backend]}, "
             f"Keras {versions['keras']} ({made[0]['note']}).",
             "\n".join([*HEADS, *_lines(name, made)]),
         ]

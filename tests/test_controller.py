@@ -53,7 +53,7 @@ def test_architecture():
     controller = Controller()
     shapes = [tuple(w.shape) for w in controller.weights]
     assert shapes == [(22, 64), (64,), (64, 32), (32,), (32, 1), (1,)]
-    assert controller.count_params() == 3521
+    assert controller.count_params() == 3585
     assert controller.hidden_units == (64, 32)
     assert controller.built
 

@@ -17,7 +17,7 @@ from keras_metalr.phases.fit import best_rates
 from keras_metalr.phases.fit import dataset
 from keras_metalr.phases.fit import labels
 
-CONSTANT = ("rate_trend", "rate_drop", "horizon", "pretrained")
+CONSTANT = ("rate_trend", "rate_drop", "horizon")
 
 
 def run_of(rate, outcome, seed=0, workload="a", count=40):
