@@ -124,8 +124,11 @@ def test_a_meta_training_trains_on_stages_that_it_has():
         assert len(stages) == len(config.stages)
         for stage in config.stages:
             assert stage.family in FAMILIES
-            assert stage.num_held_out > 0
             assert (stage.num_tasks > 0) == (stage.name in config.order)
+            assert stage.num_tasks + stage.num_held_out > 0
+        # Every family is scored on members that it was not trained on.
+        held_out = {s.family for s in config.stages if s.num_held_out > 0}
+        assert held_out == {stage.family for stage in config.stages}
 
 
 # -- The search. ------------------------------------------------------------
