@@ -34,6 +34,8 @@ import numpy as np
 
 from keras_metalr import MetaLR
 from keras_metalr.benchmark import scoring
+from keras_metalr.benchmark.competitors.methods import cosine
+from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
@@ -68,7 +70,6 @@ HEADS = (
     "| method | rate | seeds | accuracy | lowest | loss | F1 |",
     "|---|---|---|---|---|---|---|",
 )
-WARMUP_FRACTION = 0.1
 SEQUENCE_LENGTH = 64
 
 
@@ -359,34 +360,24 @@ def _rates_of_trace(callbacks: Sequence[Any]) -> list[float]:
 
 def _schedule(task: Task, rate: float, num_steps: int) -> Any:
     """A linear warmup to the rate, then down to 0."""
-    warmup = max(1, round(WARMUP_FRACTION * num_steps))
-    schedules = keras.optimizers.schedules
     if task.schedule == "cosine":
-        return schedules.CosineDecay(
-            rate / warmup,
-            num_steps - warmup,
-            warmup_target=rate,
-            warmup_steps=warmup,
-        )
-    return _WarmupLinear(rate, warmup, num_steps)
+        return cosine(rate, num_steps).learning_rate
+    return _WarmupLinear(rate, num_steps)
 
 
 class _WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, rate: float, warmup: int, num_steps: int) -> None:
-        self.rate, self.warmup, self.num_steps = rate, warmup, num_steps
+    """The peers' rule, as a schedule for the optimizer."""
+
+    def __init__(self, rate: float, num_steps: int) -> None:
+        self.rate, self.num_steps = rate, num_steps
+        self.rule = warmup_linear(num_steps)
 
     def __call__(self, step: Any) -> Any:
         step = keras.ops.cast(step, "float32")
-        rising = (step + 1.0) / self.warmup
-        falling = (self.num_steps - step) / (self.num_steps - self.warmup)
-        return self.rate * keras.ops.minimum(rising, falling)
+        return self.rule.update([], self.rate, step, None)[0]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "rate": self.rate,
-            "warmup": self.warmup,
-            "num_steps": self.num_steps,
-        }
+        return {"rate": self.rate, "num_steps": self.num_steps}
 
 
 def _data(folder: pathlib.Path, name: str) -> tuple[Any, Any, tuple[Any, Any]]:
