@@ -210,15 +210,24 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     return sum_of_products(tensor, tensor)
 
 
-def masked(gradient: Tensor | None, keep: Tensor) -> Tensor | None:
-    """The gradient where `keep` is true, else zeros, sparse ones as they are.
+def masked(gradients: Sequence[Tensor | None], keep: Tensor) -> list[Any]:
+    """The gradients where `keep` is true, else zeros, sparse ones as they are.
 
     Args:
-        gradient: Tensor, `tf.IndexedSlices` or `None`.
+        gradients: Sequence of tensors, `tf.IndexedSlices` or `None`.
         keep: Scalar boolean tensor.
     """
-    if gradient is None:
-        return None
+    # On a CPU torch has the value at hand, which saves a pass over the
+    # gradients; a GPU would have to be waited for.
+    if _NAME == "torch" and keep.device.type == "cpu" and bool(keep):
+        return list(gradients)
+    return [
+        None if gradient is None else _masked(gradient, keep)
+        for gradient in gradients
+    ]
+
+
+def _masked(gradient: Tensor, keep: Tensor) -> Tensor:
     if _NAME == "tensorflow":
         import tensorflow as tf
 

@@ -145,7 +145,7 @@ class RunControl:
             }
             # A LossScaleOptimizer skips such steps itself, and must see them.
             if self._settings.guard and not is_loss_scaled(self._optimizer):
-                grads = [backend.masked(g, finite) for g in grads]
+                grads = backend.masked(grads, finite)
             return list(grads), measured
 
     def after(self, before: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import pytest
 from keras_metalr import Trace
 from tests.fit_checks import largest_difference
 
+pytestmark = pytest.mark.large
+
 BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[1]
 

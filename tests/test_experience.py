@@ -237,6 +237,7 @@ def fit(folder, seed=0, validate=True, **arguments):
     return history.history, metalr.trace
 
 
+@pytest.mark.large
 def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
     histories, traces = zip(*(fit(tmp_path) for _ in range(3)), strict=True)
     runs = experience.load(tmp_path)

@@ -16,6 +16,7 @@ _CODE = re.compile(
 )
 
 
+@pytest.mark.large
 def test_code_runs(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorflow")

@@ -14,6 +14,8 @@ from keras_metalr.benchmark.experiment import JobProgress
 from keras_metalr.benchmark.experiment import claim_folder
 from keras_metalr.benchmark.experiment import make_runs
 
+pytestmark = pytest.mark.backend_independent
+
 
 def test_missing_runs_are_made_and_the_others_read_back(tmp_path):
     workload = workloads.get("digits")

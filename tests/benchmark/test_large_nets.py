@@ -9,6 +9,8 @@ import pytest
 
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
 
+pytestmark = pytest.mark.backend_independent
+
 ROOT = pathlib.Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location(
     "large_nets", ROOT / "benchmarks" / "large_nets.py"
@@ -17,7 +19,6 @@ large_nets = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(large_nets)
 
 
-@pytest.mark.backend_independent
 def test_the_page_says_what_the_records_say(tmp_path, capsys):
     assert large_nets.main(["check"]) == 0
     page = tmp_path / "page.md"

@@ -176,6 +176,7 @@ def test_demo_table(tmp_path):
 def test_overhead_table(tmp_path):
     row = {"model": "dense", "plain_milliseconds": 3.21}
     row["ratio_without_trust"] = 1.25
+    row["ratio_without_trust_with_guard"] = 1.375
     row |= {f"ratio_horizon_{n}": 1.5 for n in (200, 2000, 10000)}
     content = {
         "backend": "jax",
@@ -189,7 +190,7 @@ def test_overhead_table(tmp_path):
     text = report.overhead_table(tmp_path)
     assert "| TensorFlow | not measured yet |" in text
     assert "| JAX | dense net, 1.0 M weights, batch 128 | 3.21 ms |" in text
-    assert "| 1.50 | 1.50 | 1.50 | - | - |" in text
+    assert "| 1.25 | 1.38 | 1.50 | 1.50 | 1.50 | - | - |" in text
     assert "| 1.50 | 1.50 | 1.50 | 1.01 | - |" in text
 
 

@@ -68,6 +68,7 @@ def test_static_run_has_every_figure(digits):
     assert not result.diverged and not result.resumed and result.path is None
 
 
+@pytest.mark.backend_independent
 def test_record_is_written_once_and_read_back(digits, tmp_path):
     workload, data = digits
     config = RunConfig(steps=6, learning_rate=0.01)
@@ -84,6 +85,7 @@ def test_record_is_written_once_and_read_back(digits, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.backend_independent
 def test_further_evaluations_before_and_after(digits, tmp_path):
     workload, data = digits
     data = dataclasses.replace(data, note="a note")
@@ -111,6 +113,7 @@ def test_further_evaluations_before_and_after(digits, tmp_path):
     assert "eval_f1" in results_line(lines[0])
 
 
+@pytest.mark.backend_independent
 def test_record_names_no_machine(digits, tmp_path):
     import getpass
     import socket
@@ -125,6 +128,7 @@ def test_record_names_no_machine(digits, tmp_path):
     assert f'"{getpass.getuser()}"' not in result.path.read_text()
 
 
+@pytest.mark.backend_independent
 def test_one_seed_gives_one_run_and_every_method_the_same_start(digits):
     workload, data = digits
 
@@ -194,6 +198,7 @@ def test_budget(digits, epochs, steps, expected):
     assert result.results["num_steps"] == num_epochs * steps_per_epoch
 
 
+@pytest.mark.backend_independent
 def test_cosine_warms_up_and_ends_at_zero(digits):
     workload, data = digits
     config = RunConfig(method="cosine", learning_rate=0.02, steps=20)
@@ -225,6 +230,7 @@ def test_metalr_run_has_the_trace(digits, controller_folder, tmp_path):
     assert run(workload, config, output=tmp_path).results == result.results
 
 
+@pytest.mark.backend_independent
 def test_a_new_method_needs_a_function_and_a_name(digits, monkeypatch):
     workload, data = digits
 

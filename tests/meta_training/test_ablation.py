@@ -21,6 +21,7 @@ def test_every_feature_is_in_one_group():
     assert sorted(names) == sorted(FEATURE_NAMES)
 
 
+@pytest.mark.large
 def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
     # Less of everything, and one row of each kind.
     monkeypatch.setattr(ablation, "NUM_STEPS", 40)

@@ -35,6 +35,7 @@ def evolved(num_devices):
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.large
 def test_two_devices_find_what_one_finds():
     one, two = evolved(1), evolved(2)
     assert (one["devices"], two["devices"]) == (1, 2)

@@ -98,7 +98,18 @@ def test_what_was_tuned_on_other_batches_is_judged_on_the_tasks_own(data):
     assert float(run(other, *best)) != pytest.approx(float(found[1]), rel=1e-3)
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"dense"}))
+@pytest.mark.parametrize(
+    "family",
+    [
+        "conv",
+        "transformer",
+        *(
+            pytest.param(name, marks=pytest.mark.large)
+            for name in sorted(FAMILIES)
+            if name not in ("conv", "dense", "transformer")
+        ),
+    ],
+)
 def test_every_family_learns(data, family):
     unroll = Unroll(FAMILIES[family], data, 60, 1)
     bank = banks.make_bank(unroll, 3, 7)
@@ -231,6 +242,7 @@ def test_evolution_finds_a_lower_score(arena):
     assert evaluate(arena, evolved)["score"].mean() < before - 0.05
 
 
+@pytest.mark.large
 def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     output = tmp_path / "tiny"
     lines = []

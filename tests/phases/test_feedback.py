@@ -8,6 +8,7 @@ from tests.phases.test_collect import fit_arguments
 from tests.phases.test_collect import make_model
 
 
+@pytest.mark.large
 def test_runs_follow_one_another_and_an_interrupted_loop_goes_on(tmp_path):
     seeds = []
 

@@ -1,35 +1,17 @@
 """The script of the whole report, on a few of its sections."""
 
 import json
-import os
-import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_metalr.benchmark.full_report import encoders
+from tests.scripts.running import call_main
+from tests.scripts.running import run_script
 
 pytestmark = pytest.mark.backend_independent
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "run_report.py"
-
-
-def _run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
-def _main(*arguments):
-    return runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
+SCRIPT = "run_report.py"
 
 
 @pytest.mark.large
@@ -37,7 +19,7 @@ def test_smoke_run_makes_pages_and_goes_on(tmp_path, capsys):
     pytest.importorskip("matplotlib")
 
     def printed():
-        assert _main(*arguments) == 0
+        assert call_main(SCRIPT, *arguments) == 0
         return capsys.readouterr().out
 
     arguments = ["--budget", "smoke", "--sections", "phases"]
@@ -67,7 +49,8 @@ def test_smoke_run_makes_pages_and_goes_on(tmp_path, capsys):
 def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tensorflow_datasets")
-    done = _run(
+    done = run_script(
+        SCRIPT,
         *("--budget", "smoke", "--sections", "cifar10", "ablation"),
         *("--controller", "supervised", "--output", tmp_path / "out"),
         TFDS_DATA_DIR=str(tmp_path),
@@ -102,8 +85,11 @@ def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
 )
 def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
     output = () if "--output" in arguments else ("--output", tmp_path / "out")
-    code = _main(
-        *("--budget", "cpu", "--controller", "supervised"), *arguments, *output
+    code = call_main(
+        SCRIPT,
+        *("--budget", "cpu", "--controller", "supervised"),
+        *arguments,
+        *output,
     )
     assert code == 2
     error = capsys.readouterr().err.strip()
@@ -114,7 +100,8 @@ def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
 
 def test_missing_data_are_one_line(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    done = _run(
+    done = run_script(
+        SCRIPT,
         *("--budget", "cpu", "--sections", "cifar10"),
         *("--controller", "supervised", "--output", tmp_path / "out"),
         TFDS_DATA_DIR=str(tmp_path),
@@ -128,7 +115,8 @@ def test_missing_data_are_one_line(tmp_path):
 
 def test_preset_that_is_not_there_is_one_line(tfds_dir, tmp_path, capsys):
     pytest.importorskip("keras_hub")
-    code = _main(
+    code = call_main(
+        SCRIPT,
         *("--budget", "cpu", "--sections", "sst2", "--preset", tmp_path),
         *("--controller", "supervised", "--output", tmp_path / "out"),
     )
@@ -142,7 +130,8 @@ def test_the_cpu_budget_says_how_to_get_its_encoder(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(encoders, "_MINILM_MODULE", "no_such_module")
-    code = _main(
+    code = call_main(
+        SCRIPT,
         *("--budget", "cpu", "--sections", "sst2"),
         *("--controller", "supervised", "--output", tmp_path / "out"),
     )

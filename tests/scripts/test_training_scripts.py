@@ -1,33 +1,12 @@
 """The scripts: what they print, write and refuse."""
 
 import json
-import os
 import re
-import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def _run(script, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPTS / script, *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
-def _main(script, *arguments):
-    """The same in this process, which has imported most of it already."""
-    main = runpy.run_path(str(SCRIPTS / script))["main"]
-    return main([*map(str, arguments)])
+from tests.scripts.running import call_main
+from tests.scripts.running import run_script
 
 
 def _last_line(text):
@@ -46,7 +25,7 @@ def controller_folder(tmp_path_factory):
 @pytest.mark.large
 @pytest.mark.backend_independent
 def test_demo(tmp_path, capsys, controller_folder):
-    code = _main(
+    code = call_main(
         "demo.py",
         *("--digits-only", "--steps", 4, "--epochs", 2),
         *("--controller", controller_folder, "--output", tmp_path),
@@ -60,7 +39,7 @@ def test_demo(tmp_path, capsys, controller_folder):
 
 @pytest.mark.backend_independent
 def test_cifar10_without_data_is_one_line(tmp_path):
-    done = _run(
+    done = run_script(
         "train_cifar10.py",
         *("--method", "static", "--output", tmp_path / "runs"),
         TFDS_DATA_DIR=str(tmp_path),
@@ -90,7 +69,7 @@ def test_sst2_with_a_wrong_flag_is_one_line(
 ):
     pytest.importorskip("keras_hub")
     output = ["--output", tmp_path / "runs", "--train-examples", 8]
-    assert _main("train_sst2.py", *arguments, *output) == 2
+    assert call_main("train_sst2.py", *arguments, *output) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(message)
     assert "\n" not in error
@@ -106,7 +85,7 @@ def test_mlp_makes_its_runs_and_goes_on(
     arguments += ["--seeds", 1, "--epochs", 1, "--output", tmp_path / "runs"]
     arguments += ["--controller", controller_folder]
     arguments += ["--variants", "original"]
-    assert _main("train_mlp.py", *arguments) == 0
+    assert call_main("train_mlp.py", *arguments) == 0
     text = capsys.readouterr().out
     for method in ("static", "metalr"):
         assert re.search(rf"original +{method} +\d", text)
@@ -121,7 +100,7 @@ def test_mlp_makes_its_runs_and_goes_on(
     for record in records.values():
         assert record["results"]["num_steps"] == 10
     # The finished runs are read back, and what they share is made once.
-    assert _main("train_mlp.py", *arguments, "wider", "+wider") == 0
+    assert call_main("train_mlp.py", *arguments, "wider", "+wider") == 0
     text = capsys.readouterr().out
     assert "2/2" in text
     assert "4 found" in text
@@ -148,7 +127,7 @@ def test_mlp_with_a_wrong_flag_is_one_line(
 ):
     few = () if "--train-examples" in arguments else ("--train-examples", 8)
     output = ["--output", tmp_path / "runs"]
-    assert _main("train_mlp.py", *arguments, *few, *output) == 2
+    assert call_main("train_mlp.py", *arguments, *few, *output) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(message)
     assert "\n" not in error
@@ -163,11 +142,11 @@ def test_cifar10_writes_a_record(tfds_dir, tmp_path, controller_folder, method):
     arguments += ["--augment", "--output", tmp_path]
     if method == "metalr":
         arguments += ["--controller", controller_folder]
-    done = _run("train_cifar10.py", *arguments)
+    done = run_script("train_cifar10.py", *arguments)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.iterdir()
     record = json.loads(path.read_text())
     assert record["config"]["method"] == method
     assert record["results"]["num_weights"] == 11_173_962
-    again = _run("train_cifar10.py", *arguments)
+    again = run_script("train_cifar10.py", *arguments)
     assert "was made before" in again.stdout

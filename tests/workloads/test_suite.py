@@ -15,7 +15,15 @@ from keras_metalr.workloads.suite.table import META_TRAINED
 NEEDS_TFDS = ("fashion", "cifar10", "sst2")
 
 
-@pytest.fixture(params=suite.SUITE)
+@pytest.fixture(
+    params=[
+        pytest.param(
+            name,
+            marks=pytest.mark.large if name.startswith(NEEDS_TFDS) else (),
+        )
+        for name in suite.SUITE
+    ]
+)
 def entry(request):
     if request.param.startswith(NEEDS_TFDS):
         request.getfixturevalue("tfds_dir")

@@ -379,6 +379,7 @@ def test_a_cluster_needs_its_backend(tmp_path):
         schedule.make_all(PLAN, tmp_path, cluster="tcp://127.0.0.1:8786")
 
 
+@pytest.mark.large
 def test_a_cluster_of_two_workers_makes_all_runs(tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed")
     if keras.backend.backend() != "jax":
