@@ -218,9 +218,8 @@ def prepare(folder: pathlib.Path, preset: str) -> None:
     safetensors.numpy.save_file(
         half, encoder / "model.safetensors", {"format": "pt"}
     )
-    jpeg = tfds_source.is_stored_as_jpeg("cifar10")
     notes = {
-        "resnet18": "lossy JPEG copy of the images" if jpeg else "",
+        "resnet18": tfds_source.images_note("cifar10"),
         "encoder": f"{encoder_name(preset)}, "
         f"{encoder_note(preset)}, weights rounded to float16",
     }
@@ -293,27 +292,33 @@ def run(
 def page(folder: pathlib.Path) -> str:
     """Markdown of all records: mean accuracy, loss and F1 of each row."""
     records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    marks = {r["controller"] for r in records if r["method"] == "metalr"}
-    stale = marks != {controller_mark("general", digits=8)}
     paragraphs = [PAGE_HEAD.strip()]
     for name, task in TASKS.items():
+        paragraphs.append(f"## {task.title}")
         made = [r for r in records if r["task"] == name]
         if not made:
-            paragraphs.append(f"## {task.title}\n\nNo run was finished.")
-            continue
-        environment = made[0]["environment"]
-        versions, backend = environment["versions"], environment["backend"]
-        paragraphs += [
-            f"## {task.title}",
-            f"{made[0]['num_steps']} steps of {task.batch_size}, "
-            f"{environment['accelerator'] or 'CPU'}, "
-            f"{backend} {versions[backend]}, "
-            f"Keras {versions['keras']} ({made[0]['note']}).",
-            "\n".join([*HEADS, *_lines(name, made)]),
-        ]
-    if stale:
-        paragraphs.append(OTHER_CONTROLLER)
+            paragraphs.append("No run was finished.")
+        for device in sorted({_device(r) for r in made}):
+            rows = [r for r in made if _device(r) == device]
+            paragraphs += [
+                f"{rows[0]['num_steps']} steps of {task.batch_size}, {device} "
+                f"({rows[0]['note']}).",
+                "\n".join([*HEADS, *_lines(name, rows)]),
+            ]
+            marks = {r["controller"] for r in rows if r["method"] == "metalr"}
+            if marks - {controller_mark("general", digits=8)}:
+                paragraphs.append(OTHER_CONTROLLER)
     return "\n\n".join([*paragraphs, PAGE_FOOT.strip()]) + "\n"
+
+
+def _device(record: dict[str, Any]) -> str:
+    """What a run was made on, and with."""
+    environment = record["environment"]
+    versions, backend = environment["versions"], environment["backend"]
+    return (
+        f"{environment['accelerator'] or 'CPU'}, {backend} "
+        f"{versions[backend]}, Keras {versions['keras']}"
+    )
 
 
 def _lines(name: str, records: list[dict[str, Any]]) -> Iterator[str]:

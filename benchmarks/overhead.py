@@ -12,10 +12,13 @@ and the mean over an interval is worked out for each horizon.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -53,8 +56,10 @@ def resnet_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 MODELS = {"dense": dense_model, "resnet18": resnet_model}
-# Of each kind of step; those of the larger model take a hundred times as long.
+# Of each kind of step, and processes whose memory is looked at; those of the
+# larger model take a hundred times as long.
 PAIRS = {"dense": 200, "resnet18": 50}
+SAMPLES = {"dense": 3, "resnet18": 1}
 
 
 def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +166,6 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     without = statistics.median(quiet[False])
     decision = statistics.median(decisions)
     result = {
-        "model": name,
-        "jit_compile": jit,
         "pairs": pairs,
         "plain_milliseconds": 1e3 * statistics.median(plain_times),
         "ratio_without_trust": without,
@@ -184,38 +187,64 @@ def _callback(steps: int, guard: bool) -> MetaLR:
     )
 
 
-def peak_memory(name: str, method: str, jit: bool) -> int:
-    """Peak resident memory of some steps in this process, bytes."""
-    import resource
+def peak_memory(name: str, method: str, jit: bool) -> tuple[int, int]:
+    """Peak resident memory of this process, bytes: in all, and once compiled.
 
+    The first steps compile, which takes memory that is given back.
+    """
     callback = None
     if method != "plain":
         callback = _callback(steps=20, guard=method == "guard")
     step = make_stepper(name, callback, jit)
-    for _ in range(4):
+    for _ in range(2):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    in_all = _peak()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # See proc(5): the peak is forgotten, and begins at what is resident.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(3):
+        step()
+    return max(in_all, _peak()), _peak()
+
+
+def _peak() -> int:
+    # Not `getrusage`: a process inherits the peak of the one that started it.
+    status = pathlib.Path("/proc/self/status").read_text("utf-8")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    if peak is None:
+        raise OSError("/proc/self/status names no peak of memory (VmHWM).")
+    return 1024 * int(peak[1])
 
 
 def compare_memory(name: str, jit: bool) -> dict[str, float]:
     """Peak memory in fresh processes: MetaLR over plain, guard off and on."""
-    peaks = {}
+    in_all, once_compiled = {}, {}
     for method in ("plain", "metalr", "guard"):
         command = [sys.executable, __file__, "--peak", name, method]
         command += ["--no-jit"] if not jit else []
         samples = [
-            int(
-                subprocess.run(
-                    command, capture_output=True, text=True, check=True
-                ).stdout.split()[-1]
-            )
-            for _ in range(3)
+            subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.split()[-2:]
+            for _ in range(SAMPLES[name])
         ]
-        peaks[method] = statistics.median(samples)
+        in_all[method], once_compiled[method] = (
+            statistics.median(map(int, column))
+            for column in zip(*samples, strict=True)
+        )
     return {
-        "plain_peak_mebibytes": peaks["plain"] / 2**20,
-        "ratio_peak_memory": peaks["metalr"] / peaks["plain"],
-        "ratio_peak_memory_with_guard": peaks["guard"] / peaks["plain"],
+        "plain_peak_mebibytes": in_all["plain"] / 2**20,
+        "plain_compiled_peak_mebibytes": once_compiled["plain"] / 2**20,
+        **_memory_ratios("peak_memory", in_all),
+        **_memory_ratios("compiled_peak_memory", once_compiled),
+    }
+
+
+def _memory_ratios(name: str, peaks: dict[str, float]) -> dict[str, float]:
+    return {
+        f"ratio_{name}": peaks["metalr"] / peaks["plain"],
+        f"ratio_{name}_with_guard": peaks["guard"] / peaks["plain"],
     }
 
 
@@ -230,32 +259,42 @@ def main() -> None:
     )
     parser.add_argument("--no-jit", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument("--no-time", action="store_true")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="JSON; what is in it of other models and measurements stays",
+    )
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     backend = keras.backend.backend()
     jit = not arguments.no_jit and backend != "torch"
     if arguments.peak:
         name, method = arguments.peak
-        print(peak_memory(name, method, jit))
+        print(*peak_memory(name, method, jit))
         return
-    results = []
+    path, results = arguments.output, {}
+    if path is not None and path.is_file():
+        stored = json.loads(path.read_text("utf-8"))["results"]
+        results = {row["model"]: row for row in stored}
     for name in arguments.models:
-        row = measure(name, arguments.pairs or PAIRS[name], jit)
+        row: dict[str, Any] = {"model": name, "jit_compile": jit}
+        if not arguments.no_time:
+            row |= measure(name, arguments.pairs or PAIRS[name], jit)
         if not arguments.no_memory:
-            row.update(compare_memory(name, jit))
-        results.append(row)
+            row |= compare_memory(name, jit)
+        results[name] = results.get(name, {}) | row
         print(json.dumps({"backend": backend, **row}), flush=True)
-    if arguments.output:
+    if path is not None:
         record = {
             "backend": backend,
             "keras": keras.__version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
             "num_cpus": os.cpu_count(),
-            "results": results,
+            "results": list(results.values()),
         }
-        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+        path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

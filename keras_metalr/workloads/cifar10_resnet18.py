@@ -24,8 +24,6 @@ _MEAN = np.array([0.4914, 0.4822, 0.4465], "float32")
 _STANDARD_DEVIATION = np.array([0.2470, 0.2435, 0.2616], "float32")
 _PADDING = 4
 _IMAGE_SIZES = (32, 16, 8)
-# Accuracy on such a copy is some points lower than on the official images.
-_LOSSY_NOTE = "lossy JPEG copy of the images"
 
 
 def cifar10_resnet18(
@@ -133,7 +131,7 @@ def load_cifar10(
             if augment
             else None
         ),
-        note=_LOSSY_NOTE if tfds_source.is_stored_as_jpeg("cifar10") else "",
+        note=tfds_source.images_note("cifar10"),
     )
 
 

@@ -34,8 +34,7 @@ def load_cifar10_halved(
         )
         for split in splits
     )
-    is_lossy = tfds_source.is_stored_as_jpeg("cifar10")
-    note = "lossy JPEG copy of the images" if is_lossy else ""
+    note = tfds_source.images_note("cifar10")
     return Data(x, y, x_validation, y_validation, note=note)
 
 
