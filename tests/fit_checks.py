@@ -4,6 +4,7 @@ Nothing here imports keras_metalr, so that a process that must do without it can
 use these too.
 """
 
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ BATCH_SIZE = 8
 FIT = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
 # The way to run a step that starts soonest, for tests of other things than it.
 QUICK = {"jit_compile": keras.backend.backend() == "jax"}
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    # Most of a short `fit` is compiling, and the models here are few: each is
+    # compiled once for all the tests of a process.
+    _CACHE = tempfile.TemporaryDirectory(prefix="jax_cache_")
+    jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def make_data(num_examples: int = 48) -> tuple[np.ndarray, np.ndarray]:
