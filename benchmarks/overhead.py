@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -72,6 +73,13 @@ def make_stepper(
     name: str, callback: MetaLR | None, jit: bool
 ) -> Callable[[], None]:
     """A function that takes one compiled training step and waits for it."""
+    return _loop(*_prepared(name, callback, jit))
+
+
+def _prepared(
+    name: str, callback: MetaLR | None, jit: bool
+) -> tuple[keras.Model, np.ndarray, np.ndarray, Any]:
+    """A model that is about to be trained, a batch, and its callbacks."""
     keras.utils.set_random_seed(0)
     model, x, y = MODELS[name]()
     model.compile(
@@ -88,7 +96,17 @@ def make_stepper(
     model.make_train_function()
     callbacks.on_train_begin()
     callbacks.on_epoch_begin(0)
-    return _loop(model, x, y, callbacks)
+    return model, x, y, callbacks
+
+
+def _jax_state(model: Any) -> tuple:
+    kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+    return tuple(
+        model._get_jax_state(
+            **{f"{kind}_variables": True for kind in kinds},
+            purge_model_variables=True,
+        )
+    )
 
 
 def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
@@ -106,15 +124,7 @@ def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
         import jax
 
         batch = (jax.device_put(x), jax.device_put(y))
-        state = list(
-            model._get_jax_state(
-                trainable_variables=True,
-                non_trainable_variables=True,
-                optimizer_variables=True,
-                metrics_variables=True,
-                purge_model_variables=True,
-            )
-        )
+        state = list(_jax_state(model))
 
         def step() -> None:
             logs, new = model.train_function(tuple(state), iter([batch]))
@@ -217,6 +227,23 @@ def _peak() -> int:
     return 1024 * int(peak[1])
 
 
+def planned_memory(name: str, callback: MetaLR | None) -> int:
+    """What XLA plans for a step on JAX, bytes: state, batch, all between."""
+    import jax
+
+    # The callbacks take MetaLR off the model when they are gone.
+    model, x, y, callbacks = _prepared(name, callback, jit=True)
+    step = jax.jit(model.train_step, donate_argnums=0)
+    plan = step.lower(_jax_state(model), (x, y)).compile().memory_analysis()
+    del callbacks
+    return int(
+        plan.argument_size_in_bytes
+        + plan.temp_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
+
+
 def compare_memory(name: str, jit: bool) -> dict[str, float]:
     """Peak memory in fresh processes: MetaLR over plain, guard off and on."""
     in_all, once_compiled = {}, {}
@@ -233,7 +260,15 @@ def compare_memory(name: str, jit: bool) -> dict[str, float]:
             statistics.median(map(int, column))
             for column in zip(*samples, strict=True)
         )
+    planned = {}
+    if keras.backend.backend() == "jax":
+        planned = {
+            "plain": planned_memory(name, None),
+            "metalr": planned_memory(name, _callback(steps=20, guard=False)),
+            "guard": planned_memory(name, _callback(steps=20, guard=True)),
+        }
     return {
+        **(_memory_ratios("planned_memory", planned) if planned else {}),
         "plain_peak_mebibytes": in_all["plain"] / 2**20,
         "plain_compiled_peak_mebibytes": once_compiled["plain"] / 2**20,
         **_memory_ratios("peak_memory", in_all),
@@ -241,7 +276,7 @@ def compare_memory(name: str, jit: bool) -> dict[str, float]:
     }
 
 
-def _memory_ratios(name: str, peaks: dict[str, float]) -> dict[str, float]:
+def _memory_ratios(name: str, peaks: Mapping[str, float]) -> dict[str, float]:
     return {
         f"ratio_{name}": peaks["metalr"] / peaks["plain"],
         f"ratio_{name}_with_guard": peaks["guard"] / peaks["plain"],

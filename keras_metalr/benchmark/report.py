@@ -282,58 +282,67 @@ def overhead_table(folder: Path) -> str:
     paths = {name: folder / f"overhead-{name}.json" for name in BACKENDS}
     if not any(path.is_file() for path in paths.values()):
         return NOT_MEASURED
-    rows: list[tuple[Any, ...]] = []
+    times: list[tuple[Any, ...]] = []
+    memory: list[tuple[Any, ...]] = []
     for backend, path in paths.items():
         title = BACKENDS[backend]
         if not path.is_file():
-            rows.append((title, "not measured yet", *[""] * 9))
+            times.append((title, "not measured yet", *[""] * 6))
             continue
         for result in _read(path)["results"]:
-            rows.append((title, *_overhead_cells(result)))
-    heads = (
-        "backend",
-        "model",
-        "plain step",
-        "no decision",
-        "the same, guard on",
-        "200 steps",
-        "2,000 steps",
-        "10,000 steps",
-        "peak memory",
-        "once compiled",
-        "the same, guard on",
-    )
+            model = str(result["model"])
+            names = (title, _MODEL_NAMES.get(model, model))
+            plain = result["plain_milliseconds"]
+            milliseconds = f"{plain:,.0f}" if plain >= 100 else f"{plain:.3g}"
+            times.append(
+                (*names, f"{milliseconds} ms", *_ratios(result, _TIMES))
+            )
+            if "plain_peak_mebibytes" in result:
+                peak = f"{result['plain_peak_mebibytes']:,.0f} MiB"
+                memory.append((*names, peak, *_ratios(result, _MEMORY)))
     lines = [
-        markdown_table(heads, rows),
+        markdown_table(
+            ("backend", "model", "plain step", *_TIMES.values()), times
+        ),
         "",
         "Time of a training step with MetaLR over that of a plain compiled "
         "step: on a step without a decision, and averaged over a run of that "
-        "many steps, decisions (one more forward pass each) included. Peak "
-        "memory of the process over that of plain training, libraries "
-        "included: in all, and once the step was compiled. The guard is off "
-        "where it is not said to be on, which is the default. "
+        "many steps, decisions (one more forward pass each) included. The "
+        "guard is off where it is not said to be on, which is the default. "
         + " ".join(_overhead_notes(paths.values())),
     ]
+    if memory:
+        lines += [
+            "",
+            markdown_table(
+                ("backend", "model", "plain process", *_MEMORY.values()), memory
+            ),
+            "",
+            "Memory with MetaLR over that of plain training: what XLA plans "
+            "for the compiled step (state, batch and all between), and the "
+            "peak of the process, with its libraries and what they keep of "
+            "the compiled step.",
+        ]
     return "\n".join(lines)
 
 
-_MEMORY = (
-    "ratio_peak_memory",
-    "ratio_compiled_peak_memory",
-    "ratio_compiled_peak_memory_with_guard",
-)
+_TIMES = {
+    "ratio_without_trust": "no decision",
+    "ratio_without_trust_with_guard": "the same, guard on",
+    "ratio_horizon_200": "200 steps",
+    "ratio_horizon_2000": "2,000 steps",
+    "ratio_horizon_10000": "10,000 steps",
+}
+_MEMORY = {
+    "ratio_planned_memory": "XLA's plan",
+    "ratio_peak_memory": "process",
+    "ratio_compiled_peak_memory": "once compiled",
+    "ratio_compiled_peak_memory_with_guard": "the same, guard on",
+}
 
 
-def _overhead_cells(result: Mapping[str, Any]) -> tuple[str, ...]:
-    model, plain = str(result["model"]), result["plain_milliseconds"]
-    return (
-        _MODEL_NAMES.get(model, model),
-        f"{plain:,.0f} ms" if plain >= 100 else f"{plain:.3g} ms",
-        f"{result['ratio_without_trust']:.2f}",
-        f"{result['ratio_without_trust_with_guard']:.2f}",
-        *(f"{result[f'ratio_horizon_{n}']:.2f}" for n in (200, 2_000, 10_000)),
-        *(f"{result[key]:.2f}" if key in result else "-" for key in _MEMORY),
-    )
+def _ratios(result: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{result[key]:.2f}" if key in result else "-" for key in keys)
 
 
 def _overhead_notes(paths: Iterable[Path]) -> list[str]:
