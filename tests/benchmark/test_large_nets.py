@@ -60,6 +60,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.large
 def test_a_run_is_made_once_and_put_on_the_page(
     folder, tmp_path, monkeypatch, capsys
 ):

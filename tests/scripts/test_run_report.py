@@ -98,6 +98,7 @@ def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.large
 def test_missing_data_are_one_line(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     done = run_script(

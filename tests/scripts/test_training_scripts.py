@@ -37,6 +37,7 @@ def test_demo(tmp_path, capsys, controller_folder):
     assert (tmp_path / "demo.png").stat().st_size > 5000
 
 
+@pytest.mark.large
 @pytest.mark.backend_independent
 def test_cifar10_without_data_is_one_line(tmp_path):
     done = run_script(
