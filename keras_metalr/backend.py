@@ -210,6 +210,11 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     return sum_of_products(tensor, tensor)
 
 
+def at_hand(tensor: Tensor) -> bool:
+    """Whether the host can look at a native tensor without waiting for it."""
+    return _NAME == "torch" and tensor.device.type == "cpu"
+
+
 def masked(gradients: Sequence[Tensor | None], keep: Tensor) -> list[Any]:
     """The gradients where `keep` is true, else zeros, sparse ones as they are.
 
@@ -217,9 +222,8 @@ def masked(gradients: Sequence[Tensor | None], keep: Tensor) -> list[Any]:
         gradients: Sequence of tensors, `tf.IndexedSlices` or `None`.
         keep: Scalar boolean tensor.
     """
-    # On a CPU torch has the value at hand, which saves a pass over the
-    # gradients; a GPU would have to be waited for.
-    if _NAME == "torch" and keep.device.type == "cpu" and bool(keep):
+    # A look at the value saves a pass over the gradients.
+    if at_hand(keep) and bool(keep):
         return list(gradients)
     return [
         None if gradient is None else _masked(gradient, keep)
