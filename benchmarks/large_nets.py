@@ -41,6 +41,7 @@ from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
+from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 from keras_metalr.workloads.optimizers import optimizer_factory
@@ -316,7 +317,7 @@ def _device(record: dict[str, Any]) -> str:
     environment = record["environment"]
     versions, backend = environment["versions"], environment["backend"]
     return (
-        f"{environment['accelerator'] or 'CPU'}, {backend} "
+        f"{environment['accelerator'] or 'CPU'}, {BACKENDS[backend]} "
         f"{versions[backend]}, Keras {versions['keras']}"
     )
 

@@ -61,6 +61,7 @@ MODELS = {"dense": dense_model, "resnet18": resnet_model}
 # larger model take a hundred times as long.
 PAIRS = {"dense": 200, "resnet18": 50}
 SAMPLES = {"dense": 3, "resnet18": 1}
+METHODS = ("plain", "metalr", "guard")
 
 
 def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,31 +156,24 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     The run is told a horizon at which every second step decides, so that every
     other pair times the one kind of step.
     """
-    plain = make_stepper(name, None, jit)
-    steppers = {
-        guard: make_stepper(name, _callback(steps=400, guard=guard), jit)
-        for guard in (False, True)
-    }
-    for step in 4 * [plain, *steppers.values()]:
+    plain, *others = (
+        make_stepper(name, _callback(method, steps=400), jit)
+        for method in METHODS
+    )
+    for step in 4 * [plain, *others]:
         step()
     plain_times: list[float] = []
-    quiet: dict[bool, list[float]] = {guard: [] for guard in steppers}
-    decisions: list[float] = []
-    for i in range(2 * pairs):
+    ratios: list[tuple[float, ...]] = []
+    for _ in range(2 * pairs):
         plain_times.append(_timed(plain))
-        for guard, step in steppers.items():
-            ratio = _timed(step) / plain_times[-1]
-            if i % 2 == 0:
-                quiet[guard].append(ratio)
-            elif not guard:
-                decisions.append(ratio)
-    without = statistics.median(quiet[False])
-    decision = statistics.median(decisions)
+        ratios.append(tuple(_timed(step) / plain_times[-1] for step in others))
+    without, with_guard = map(statistics.median, zip(*ratios[::2], strict=True))
+    decision = statistics.median(ratio for ratio, _ in ratios[1::2])
     result = {
         "pairs": pairs,
         "plain_milliseconds": 1e3 * statistics.median(plain_times),
         "ratio_without_trust": without,
-        "ratio_without_trust_with_guard": statistics.median(quiet[True]),
+        "ratio_without_trust_with_guard": with_guard,
         "ratio_decision_step": decision,
     }
     for horizon in HORIZONS:
@@ -191,9 +185,15 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     return result
 
 
-def _callback(steps: int, guard: bool) -> MetaLR:
+def _callback(method: str, steps: int) -> MetaLR | None:
+    """Nothing for `"plain"`; MetaLR, and with its guard for `"guard"`."""
+    if method == "plain":
+        return None
     return MetaLR(
-        Controller(), total_steps=steps, guard=guard, safe_start=False
+        Controller(),
+        total_steps=steps,
+        guard=method == "guard",
+        safe_start=False,
     )
 
 
@@ -202,10 +202,7 @@ def peak_memory(name: str, method: str, jit: bool) -> tuple[int, int]:
 
     The first steps compile, which takes memory that is given back.
     """
-    callback = None
-    if method != "plain":
-        callback = _callback(steps=20, guard=method == "guard")
-    step = make_stepper(name, callback, jit)
+    step = make_stepper(name, _callback(method, steps=20), jit)
     for _ in range(2):
         step()
     in_all = _peak()
@@ -227,11 +224,12 @@ def _peak() -> int:
     return 1024 * int(peak[1])
 
 
-def planned_memory(name: str, callback: MetaLR | None) -> int:
+def planned_memory(name: str, method: str) -> int:
     """What XLA plans for a step on JAX, bytes: state, batch, all between."""
     import jax
 
     # The callbacks take MetaLR off the model when they are gone.
+    callback = _callback(method, steps=20)
     model, x, y, callbacks = _prepared(name, callback, jit=True)
     step = jax.jit(model.train_step, donate_argnums=0)
     plan = step.lower(_jax_state(model), (x, y)).compile().memory_analysis()
@@ -247,7 +245,7 @@ def planned_memory(name: str, callback: MetaLR | None) -> int:
 def compare_memory(name: str, jit: bool) -> dict[str, float]:
     """Peak memory in fresh processes: MetaLR over plain, guard off and on."""
     in_all, once_compiled = {}, {}
-    for method in ("plain", "metalr", "guard"):
+    for method in METHODS:
         command = [sys.executable, __file__, "--peak", name, method]
         command += ["--no-jit"] if not jit else []
         samples = [
@@ -262,13 +260,10 @@ def compare_memory(name: str, jit: bool) -> dict[str, float]:
         )
     planned = {}
     if keras.backend.backend() == "jax":
-        planned = {
-            "plain": planned_memory(name, None),
-            "metalr": planned_memory(name, _callback(steps=20, guard=False)),
-            "guard": planned_memory(name, _callback(steps=20, guard=True)),
-        }
+        peaks = {method: planned_memory(name, method) for method in METHODS}
+        planned = _memory_ratios("planned_memory", peaks)
     return {
-        **(_memory_ratios("planned_memory", planned) if planned else {}),
+        **planned,
         "plain_peak_mebibytes": in_all["plain"] / 2**20,
         "plain_compiled_peak_mebibytes": once_compiled["plain"] / 2**20,
         **_memory_ratios("peak_memory", in_all),

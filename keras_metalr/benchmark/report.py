@@ -44,6 +44,20 @@ _MODEL_NAMES = {
     "dense": "dense net, 1.0 M weights, batch 128",
     "resnet18": "ResNet-18, 11 M weights, batch 64",
 }
+# Columns of the tables of what MetaLR costs, by their names in the records.
+_TIMES = {
+    "ratio_without_trust": "no decision",
+    "ratio_without_trust_with_guard": "the same, guard on",
+    "ratio_horizon_200": "200 steps",
+    "ratio_horizon_2000": "2,000 steps",
+    "ratio_horizon_10000": "10,000 steps",
+}
+_MEMORY = {
+    "ratio_planned_memory": "XLA's plan",
+    "ratio_peak_memory": "process",
+    "ratio_compiled_peak_memory": "once compiled",
+    "ratio_compiled_peak_memory_with_guard": "the same, guard on",
+}
 _BLOCK = re.compile(
     r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL
 )
@@ -324,21 +338,6 @@ def overhead_table(folder: Path) -> str:
             "the compiled step.",
         ]
     return "\n".join(lines)
-
-
-_TIMES = {
-    "ratio_without_trust": "no decision",
-    "ratio_without_trust_with_guard": "the same, guard on",
-    "ratio_horizon_200": "200 steps",
-    "ratio_horizon_2000": "2,000 steps",
-    "ratio_horizon_10000": "10,000 steps",
-}
-_MEMORY = {
-    "ratio_planned_memory": "XLA's plan",
-    "ratio_peak_memory": "process",
-    "ratio_compiled_peak_memory": "once compiled",
-    "ratio_compiled_peak_memory_with_guard": "the same, guard on",
-}
 
 
 def _ratios(result: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def test_an_unroll_is_a_fit(
     if validation_every:
         # One that listens to it above all.
         weights = controller.get_weights()
-        weights[0][-4:] *= 10.0
+        weights[0][-4:] *= 40.0
         controller.set_weights(weights)
     vector = ControllerVector(controller)
     run = jax.jit(lambda t: unroll.controlled(vector.function(vector.start), t))
@@ -185,7 +185,7 @@ def test_an_unroll_is_a_fit(
     if validation_every:
         # It makes a difference what the controller is told.
         untold = Trace(np.asarray(run(task).trace))["learning_rate"]
-        assert np.abs(np.log(untold / rates)[compared]).max() > 0.01
+        assert np.abs(np.log(untold / rates)[compared]).max() > 0.05
 
 
 def test_half_of_the_tasks_have_validation_data(data):
