@@ -21,6 +21,7 @@ from tests.fit_checks import BATCH_SIZE
 from tests.fit_checks import FIT
 from tests.fit_checks import NUM_CLASSES
 from tests.fit_checks import NUM_INPUTS
+from tests.fit_checks import QUICK
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
@@ -242,6 +243,8 @@ def _own_train_step() -> Setting:
 # -- The table. -------------------------------------------------------------
 
 O = keras.optimizers  # noqa: E741
+# What Keras chooses, which is XLA for all models here, but on torch.
+XLA_CHOSEN: dict[str, Any] = {}
 COSINE = O.schedules.CosineDecay(0.02, 12)
 
 
@@ -253,7 +256,8 @@ class Case:
         default=lambda: O.Adam(RATE)
     )
     setting: Callable[[], Setting] = _standard
-    compile: dict = field(default_factory=dict)
+    # XLA_CHOSEN where the compiler may well make a difference.
+    compile: dict = field(default_factory=lambda: QUICK)
     fit: dict = field(default_factory=dict)
     policy: str = "float32"
     build_optimizer: bool = False
@@ -294,6 +298,7 @@ def _optimizer_case(name: str, kind: str) -> Case:
         # Plain Keras on TensorFlow builds it inside a trace, which leaves its
         # momentum at zero: built before `fit` it works.
         build_optimizer=name == "ScheduleFreeAdamW",
+        compile=XLA_CHOSEN,
     )
 
 
@@ -325,12 +330,18 @@ def _weights_of_examples() -> dict:
 
 SPECIAL: dict[str, Case] = {
     # Optimizers in optimizers.
-    "MultiOptimizer of a map": Case(_multi_by_map, rates=(0.1, 0.1)),
+    "MultiOptimizer of a map": Case(
+        _multi_by_map, compile=XLA_CHOSEN, rates=(0.1, 0.1)
+    ),
     "MultiOptimizer of a callable": Case(_multi_by_callable),
-    "LossScaleOptimizer": Case(lambda: O.LossScaleOptimizer(O.Adam(RATE))),
+    "LossScaleOptimizer": Case(
+        lambda: O.LossScaleOptimizer(O.Adam(RATE)), compile=XLA_CHOSEN
+    ),
     # The forward pass is rounded to 11 and to 8 bits; where the compiler fuses
     # it otherwise, a rounding goes the other way and its gradient with it.
-    "mixed_float16": Case(policy="mixed_float16", tolerance=2e-3),
+    "mixed_float16": Case(
+        policy="mixed_float16", compile=XLA_CHOSEN, tolerance=2e-3
+    ),
     "mixed_bfloat16": Case(policy="mixed_bfloat16", tolerance=2e-2),
     "loss_scale_factor": Case(lambda: O.Adam(RATE, loss_scale_factor=8.0)),
     # What an optimizer does to gradients and weights.
@@ -343,11 +354,14 @@ SPECIAL: dict[str, Case] = {
         lambda: O.Adam(RATE, use_ema=True, ema_overwrite_frequency=4)
     ),
     "gradient accumulation": Case(
-        lambda: O.Adam(RATE, gradient_accumulation_steps=3)
+        lambda: O.Adam(RATE, gradient_accumulation_steps=3),
+        compile=XLA_CHOSEN,
     ),
     # Rates that are not a number.
     "LearningRateSchedule": Case(
-        lambda: O.Adam(COSINE), rates=(float(COSINE(5)), float(COSINE(11)))
+        lambda: O.Adam(COSINE),
+        compile=XLA_CHOSEN,
+        rates=(float(COSINE(5)), float(COSINE(11))),
     ),
     "LearningRateSchedule in a LossScaleOptimizer": Case(
         lambda: O.LossScaleOptimizer(O.SGD(COSINE)),
@@ -369,39 +383,49 @@ SPECIAL: dict[str, Case] = {
     "last batch smaller": Case(fit={"batch_size": 9}),
     # Models and data.
     "frozen layer": Case(setting=_frozen_layer),
-    "own train_step": Case(setting=_own_train_step),
+    "own train_step": Case(setting=_own_train_step, compile=XLA_CHOSEN),
     "sample_weight": Case(fit=_weights_of_examples()),
     "class_weight": Case(fit={"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}),
     "outputs in a dict": Case(setting=lambda: _several_outputs(True)),
     "outputs in a list": Case(setting=lambda: _several_outputs(False)),
     "inputs in a dict": Case(setting=_several_inputs),
     "add_loss and regularizers": Case(setting=_added_losses),
-    "Embedding": Case(setting=_embedding),
+    "Embedding": Case(setting=_embedding, compile=XLA_CHOSEN),
 }
 if BACKEND == "torch":
     SPECIAL["torch.nn.Dropout"] = Case(setting=_torch_dropout)
 
-DEFAULT = {
+# Much like another of the table.
+ALIKE = {
+    "MultiOptimizer of a callable",
+    "mixed_bfloat16",
+    "clipnorm",
+    "clipvalue",
+    "EMA, overwriting",
+    "LearningRateSchedule in a LossScaleOptimizer",
+    "no jit_compile",
+    "steps_per_execution of 1",
+    "last execution shorter",
+    "outputs in a list",
+}
+CASES = {
     **{
-        f"{name}, {KINDS[i % len(KINDS)]}": _optimizer_case(
-            name, KINDS[i % len(KINDS)]
-        )
-        for i, name in enumerate(OPTIMIZERS)
+        f"{name}, {kind}": _optimizer_case(name, kind)
+        for name in OPTIMIZERS
+        for kind in KINDS
     },
     **SPECIAL,
 }
-LARGE = {
-    f"{name}, {kind}": _optimizer_case(name, kind)
-    for name in OPTIMIZERS
-    for kind in KINDS
-    if f"{name}, {kind}" not in DEFAULT
+# Every optimizer once, every kind of model several times.
+DEFAULT = (SPECIAL.keys() - ALIKE) | {
+    f"{name}, {KINDS[i % len(KINDS)]}" for i, name in enumerate(OPTIMIZERS)
 }
 
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
-    # There torch.compile takes a minute.
+    # On torch, torch.compile takes a minute.
     slow = name == "jit_compile" and BACKEND == "torch"
-    return [pytest.mark.large] if slow else []
+    return [pytest.mark.large] if slow or name not in DEFAULT else []
 
 
 @dataclass
@@ -425,7 +449,7 @@ def _run(case: Case, callbacks: list) -> Run:
     keras.config.set_dtype_policy(case.policy)
     setting = case.setting()
     model = setting.model
-    model.compile(case.optimizer(), loss=setting.loss, **{**case.compile})
+    model.compile(case.optimizer(), loss=setting.loss, **case.compile)
     if case.build_optimizer and model.built:
         model.optimizer.build(model.trainable_variables)
     config, optimizer = model.optimizer.get_config(), model.optimizer
@@ -443,14 +467,8 @@ def _run(case: Case, callbacks: list) -> Run:
 @pytest.mark.parametrize(
     "case",
     [
-        *(
-            pytest.param(case, id=name, marks=_marks(name))
-            for name, case in DEFAULT.items()
-        ),
-        *(
-            pytest.param(case, id=name, marks=pytest.mark.large)
-            for name, case in LARGE.items()
-        ),
+        pytest.param(case, id=name, marks=_marks(name))
+        for name, case in CASES.items()
     ],
 )
 def test_an_output_of_zero_is_plain_training(case):
@@ -491,7 +509,7 @@ def test_torch_refuses_several_steps_per_execution():
 
 def test_a_multi_optimizer_moves_all_its_rates_alike():
     x, y = make_data()
-    model = compiled(_multi_by_map())
+    model = compiled(_multi_by_map(), **QUICK)
     rates = []
 
     class Recorder(keras.callbacks.Callback):
@@ -522,7 +540,7 @@ def _fit(model: keras.Model, *callbacks: keras.callbacks.Callback) -> dict:
 
 
 def test_a_second_fit_starts_afresh_and_from_the_users_rate():
-    model = compiled(O.Adam(RATE))
+    model = compiled(O.Adam(RATE), **QUICK)
     optimizer = model.optimizer
     # Weights count as pretrained from the second fit on.
     _fit(model)
@@ -552,7 +570,8 @@ def test_a_second_fit_starts_afresh_and_from_the_users_rate():
     ],
 )
 def test_two_fits_are_two_plain_fits(with_metalr):
-    plain, model = compiled(O.Adam(RATE)), compiled(O.Adam(RATE))
+    plain = compiled(O.Adam(RATE), **QUICK)
+    model = compiled(O.Adam(RATE), **QUICK)
     optimizer = model.optimizer
     x, y = make_data()
     for with_it in with_metalr:
@@ -572,7 +591,8 @@ def test_two_fits_are_two_plain_fits(with_metalr):
 
 
 def test_train_on_batch_after_fit_is_plain():
-    plain, model = compiled(O.Adam(RATE)), compiled(O.Adam(RATE))
+    plain = compiled(O.Adam(RATE), **QUICK)
+    model = compiled(O.Adam(RATE), **QUICK)
     x, y = make_data()
     _fit(plain)
     _fit(model, MetaLR(moving_controller(0.0), safe_start=False))
@@ -587,7 +607,7 @@ def test_train_on_batch_after_fit_is_plain():
 @pytest.mark.parametrize("kind", ["functional", "unbuilt"])
 def test_evaluate_and_predict_with_the_callback_are_plain(kind):
     x, y = make_data()
-    model = compiled(O.Adam(RATE), kind)
+    model = compiled(O.Adam(RATE), kind, **QUICK)
     optimizer = model.optimizer
     expected = model.evaluate(x, y, verbose=0)
     outputs = model.predict(x, verbose=0)
@@ -606,7 +626,7 @@ def test_validation_inside_fit_is_plain():
     x, y = make_data()
     histories = []
     for callbacks in ([], [MetaLR(Controller(), safe_start=False)]):
-        model = compiled(O.Adam(RATE), metrics=["accuracy"])
+        model = compiled(O.Adam(RATE), metrics=["accuracy"], **QUICK)
         histories.append(
             model.fit(
                 x,
@@ -715,7 +735,7 @@ def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
     def reads(num_steps: int, callbacks: list) -> int:
         x, y = make_data(num_steps * BATCH_SIZE)
         # Without Dropout: on torch Keras reads its seed at every call.
-        model = compiled(O.Adam(RATE), drop=False)
+        model = compiled(O.Adam(RATE), drop=False, **QUICK)
         before = count[0]
         model.fit(x, y, callbacks=callbacks, **FIT)
         return count[0] - before

@@ -44,7 +44,17 @@ def _count_warnings(caught: Any) -> int:
 # -- The first rate. --------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "Lion", "RMSprop"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SGD",
+        "Adam",
+        *(
+            pytest.param(n, marks=pytest.mark.large)
+            for n in ("Lion", "RMSprop")
+        ),
+    ],
+)
 def test_any_first_rate_ends_at_the_same(name):
     rates, losses = [], []
     for first in (1e-9, 1e9):

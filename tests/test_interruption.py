@@ -62,13 +62,18 @@ def _assert_usable(
 
 HOOKS = [
     pytest.param("on_train_begin", RuntimeError, False, id="train begin"),
-    pytest.param("on_train_begin", RuntimeError, True, id="train begin, first"),
-    pytest.param("on_train_batch_end", RuntimeError, False, id="batch end"),
     pytest.param("on_train_batch_end", KeyboardInterrupt, True, id="Ctrl-C"),
     pytest.param("on_test_batch_end", RuntimeError, False, id="validation"),
     pytest.param("on_epoch_end", RuntimeError, False, id="epoch end"),
-    pytest.param("on_epoch_end", KeyboardInterrupt, True, id="Ctrl-C between"),
     pytest.param("on_train_end", RuntimeError, True, id="train end"),
+    *(
+        pytest.param(*hook, id=name, marks=pytest.mark.large)
+        for name, *hook in (
+            ("train begin, first", "on_train_begin", RuntimeError, True),
+            ("batch end", "on_train_batch_end", RuntimeError, False),
+            ("Ctrl-C between", "on_epoch_end", KeyboardInterrupt, True),
+        )
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_metalr import MetaLR
 from keras_metalr.pretrained import is_pretrained
+from tests.fit_checks import QUICK
 
 
 def dense():
@@ -48,7 +49,7 @@ def train(model, **kwargs):
     x = np.random.default_rng(0).integers(0, 9, shape).astype("float32")
     y = np.arange(16) % 2
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1), loss=loss)
+    model.compile(keras.optimizers.SGD(0.1), loss=loss, **QUICK)
     model.fit(x, y, batch_size=4, epochs=1, verbose=0, **kwargs)
 
 
@@ -121,7 +122,7 @@ class Look(keras.callbacks.Callback):
 def test_each_fit_looks_at_the_weights_it_finds(network):
     model = keras.Sequential(network)
     x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
-    model.compile("sgd", loss="mse")
+    model.compile("sgd", loss="mse", **QUICK)
     look = Look()
     for expected in (0.0, 1.0):
         model.fit(x, x[:, :2], verbose=0, callbacks=[MetaLR(), look])
@@ -132,7 +133,7 @@ def test_resumed_run_is_held_as_it_began(tmp_path):
     path = str(tmp_path / "run.keras")
     x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
     model = keras.Sequential(dense())
-    model.compile("sgd", loss="mse")
+    model.compile("sgd", loss="mse", **QUICK)
     saver = keras.callbacks.ModelCheckpoint(path)
     model.fit(x, x[:, :2], verbose=0, callbacks=[MetaLR(), saver])
     model = keras.models.load_model(path)
