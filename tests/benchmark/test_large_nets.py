@@ -88,3 +88,38 @@ def test_a_run_is_made_once_and_put_on_the_page(
     assert f"| 0.1 | 1 | {driven['eval_accuracy']:.3f} |" in page
     assert f"| 0.001 | 1 | {tuned['eval_accuracy']:.3f} |" in page
     assert "an earlier controller" not in page
+
+
+@pytest.mark.large
+def test_prepare_writes_what_a_run_reads(tfds_dir, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    preset, folder = tmp_path / "preset", tmp_path / "large_nets"
+    preset.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "film"]
+    (preset / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = {"model_type": "bert", "_name_or_path": "someone/MiniLM-tiny"}
+    (preset / "config.json").write_text(json.dumps(config))
+    kernel = np.linspace(-1.0, 1.0, 12, dtype="float32").reshape(3, 4)
+    safetensors.save_file(
+        {"kernel": kernel, "positions": np.arange(5)},
+        preset / "model.safetensors",
+    )
+
+    large_nets.prepare(folder, str(preset))
+
+    images, labels, (_, labels_val) = large_nets._data(folder, "resnet18")
+    assert images.shape == (4992, 32, 32, 3)
+    assert (len(labels), len(labels_val)) == (4992, 512)
+    assert set(labels) == set(labels_val) == set(range(10))
+    texts, sentiments, (texts_val, _) = large_nets._data(folder, "encoder")
+    assert texts["token_ids"].shape == (12_800, large_nets.SEQUENCE_LENGTH)
+    assert len(texts_val["token_ids"]) == 872
+    assert texts["token_ids"].max() == words.index("film")
+    assert 0.4 < sentiments.mean() < 0.7
+    saved = safetensors.load_file(folder / "encoder" / "model.safetensors")
+    np.testing.assert_array_equal(saved["kernel"], kernel.astype("float16"))
+    np.testing.assert_array_equal(saved["positions"], np.arange(5))
+    assert (folder / "encoder" / "vocab.txt").read_text().split() == words
+    notes = json.loads((folder / "notes.json").read_text())
+    assert "MiniLM" in notes["encoder"]
+    assert set(notes) == {"resnet18", "encoder"}
