@@ -239,10 +239,7 @@ def decide(
     known = scalars["interval_steps"] > 0.5
     scalars = {**scalars, "promised_drop": promised_drop}
     summary = _summarize(scalars, loss_after, resolution)
-    summary = {
-        key: ops.where(known, value, scalars[key])
-        for key, value in summary.items()
-    }
+    summary = _choose(known, summary, scalars)
     progress = ops.minimum(clock.step / clock.total_steps, 1.0)
     vector = features(
         summary,
@@ -292,22 +289,34 @@ def decide(
         + EVENT_ROLLBACK * rollback
         + EVENT_SAFE_START * scalars["ramping"]
     )
-    row = backend.stack(
-        [
-            clock.step,
-            summary["loss"],
-            scalars["learning_rate"],
-            scalars["gradient_norm"],
-            *[vector[i] for i in range(len(FEATURE_NAMES))],
-            _measured_ratio(scalars, loss_after, resolution),
-            output,
-            moved,
-            event,
-        ]
+    before = [
+        clock.step,
+        summary["loss"],
+        scalars["learning_rate"],
+        scalars["gradient_norm"],
+    ]
+    after = [
+        _measured_ratio(scalars, loss_after, resolution),
+        output,
+        moved,
+        event,
+    ]
+    row = backend.concatenate(
+        [backend.stack(before), vector, backend.stack(after)]
     )
-    for key in INTERVAL_INITIAL:
-        new[key] = ops.zeros_like(scalars[key])
+    new.update(dict.fromkeys(INTERVAL_INITIAL, ops.zeros_like(moved)))
     return new, row
+
+
+def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
+    """The new scalars, or the old ones of the same names."""
+    # As vectors: a graph of two dozen choices takes long to trace and to run.
+    chosen = backend.where(
+        condition,
+        backend.stack(list(new.values())),
+        backend.stack([old[key] for key in new]),
+    )
+    return dict(zip(new, backend.unstack(chosen, len(new)), strict=True))
 
 
 def _evidence(
