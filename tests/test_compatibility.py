@@ -565,7 +565,11 @@ def test_a_second_fit_starts_afresh_and_from_the_users_rate():
     "with_metalr",
     [
         pytest.param((True, True), id="MetaLR twice"),
-        pytest.param((False, True), id="fitted before without MetaLR"),
+        pytest.param(
+            (False, True),
+            id="fitted before without MetaLR",
+            marks=pytest.mark.large,
+        ),
         pytest.param((True, False), id="fitted after without MetaLR"),
     ],
 )

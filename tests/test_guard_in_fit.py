@@ -153,7 +153,9 @@ def test_sample_weights_that_are_not_finite():
     assert all_finite(model)
 
 
-@pytest.mark.parametrize("num_steps", [3, NUM_STEPS])
+@pytest.mark.parametrize(
+    "num_steps", [3, pytest.param(NUM_STEPS, marks=pytest.mark.large)]
+)
 def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
     x, y = make_data(num_steps * BATCH_SIZE)
     model = compiled(O.Adam(0.01), **QUICK)
@@ -173,7 +175,9 @@ def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
     ("num_steps", "epochs", "initial_scale"),
     [
         pytest.param(1, 30, 2.0**15, id="one batch an epoch"),
-        pytest.param(NUM_STEPS, 3, 2.0**24, id="much too high"),
+        pytest.param(
+            NUM_STEPS, 3, 2.0**24, id="much too high", marks=pytest.mark.large
+        ),
     ],
 )
 def test_the_search_for_a_loss_scale_is_no_fault(

@@ -167,7 +167,9 @@ def _broken_generator() -> Any:
     "make",
     [
         pytest.param(BrokenData, id="PyDataset"),
-        pytest.param(_broken_generator, id="generator"),
+        pytest.param(
+            _broken_generator, id="generator", marks=pytest.mark.large
+        ),
     ],
 )
 def test_an_exception_in_the_data(make):

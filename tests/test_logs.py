@@ -51,9 +51,12 @@ def _model(optimizer: Any = None, **kwargs: Any) -> keras.Model:
 VALIDATE = {"validation_data": make_data()}
 KEYS = {"loss", "accuracy", "val_loss", "val_accuracy"}
 NEW_KEYS = {"learning_rate", "grad_norm"}
+IN_BOTH_ORDERS = pytest.mark.parametrize(
+    "metalr_first", [pytest.param(True, marks=pytest.mark.large), False]
+)
 
 
-@pytest.mark.parametrize("metalr_first", [True, False])
+@IN_BOTH_ORDERS
 def test_history_holds_the_rate_as_a_number(metalr_first):
     other = keras.callbacks.LambdaCallback()
     metalr = _metalr()
@@ -84,7 +87,7 @@ def test_batch_hooks_see_the_rate_of_their_batch():
     np.testing.assert_allclose(rates, metalr.trace["learning_rate"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("metalr_first", [True, False])
+@IN_BOTH_ORDERS
 def test_csv_logger_has_the_columns_from_the_first_epoch(
     tmp_path, metalr_first
 ):
@@ -152,7 +155,7 @@ def test_a_file_name_may_hold_the_rate(tmp_path):
 # -- Beside Keras's callbacks that act. -------------------------------------
 
 
-@pytest.mark.parametrize("metalr_first", [True, False])
+@IN_BOTH_ORDERS
 def test_early_stopping_stops_and_restores(metalr_first):
     model = _model()
     optimizer = model.optimizer
