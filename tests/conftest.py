@@ -14,11 +14,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Most of a test is XLA compiling a step that then runs a dozen times: what LLVM
 # would gain is never earned back.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true",
-)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # On a GPU: full float32 precision, and no process takes the whole memory.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

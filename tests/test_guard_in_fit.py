@@ -49,10 +49,8 @@ def _count_warnings(caught: Any) -> int:
     [
         "SGD",
         "Adam",
-        *(
-            pytest.param(n, marks=pytest.mark.large)
-            for n in ("Lion", "RMSprop")
-        ),
+        pytest.param("Lion", marks=pytest.mark.large),
+        pytest.param("RMSprop", marks=pytest.mark.large),
     ],
 )
 def test_any_first_rate_ends_at_the_same(name):

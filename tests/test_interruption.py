@@ -60,20 +60,23 @@ def _assert_usable(
     assert_clean(model, optimizer, RATE, train_function=model.train_function)
 
 
+LARGE = pytest.mark.large
+RUNTIME, CTRL_C = RuntimeError, KeyboardInterrupt
 HOOKS = [
-    pytest.param("on_train_begin", RuntimeError, False, id="train begin"),
-    pytest.param("on_train_batch_end", KeyboardInterrupt, True, id="Ctrl-C"),
-    pytest.param("on_test_batch_end", RuntimeError, False, id="validation"),
-    pytest.param("on_epoch_end", RuntimeError, False, id="epoch end"),
-    pytest.param("on_train_end", RuntimeError, True, id="train end"),
-    *(
-        pytest.param(*hook, id=name, marks=pytest.mark.large)
-        for name, *hook in (
-            ("train begin, first", "on_train_begin", RuntimeError, True),
-            ("batch end", "on_train_batch_end", RuntimeError, False),
-            ("Ctrl-C between", "on_epoch_end", KeyboardInterrupt, True),
-        )
+    pytest.param("on_train_begin", RUNTIME, False, id="train begin"),
+    pytest.param(
+        "on_train_begin", RUNTIME, True, id="train begin, first", marks=LARGE
     ),
+    pytest.param(
+        "on_train_batch_end", RUNTIME, False, id="batch end", marks=LARGE
+    ),
+    pytest.param("on_train_batch_end", CTRL_C, True, id="Ctrl-C"),
+    pytest.param("on_test_batch_end", RUNTIME, False, id="validation"),
+    pytest.param("on_epoch_end", RUNTIME, False, id="epoch end"),
+    pytest.param(
+        "on_epoch_end", CTRL_C, True, id="Ctrl-C between", marks=LARGE
+    ),
+    pytest.param("on_train_end", RUNTIME, True, id="train end"),
 ]
 
 
@@ -167,9 +170,7 @@ def _broken_generator() -> Any:
     "make",
     [
         pytest.param(BrokenData, id="PyDataset"),
-        pytest.param(
-            _broken_generator, id="generator", marks=pytest.mark.large
-        ),
+        pytest.param(_broken_generator, id="generator", marks=LARGE),
     ],
 )
 def test_an_exception_in_the_data(make):
