@@ -97,20 +97,12 @@ def load_controller(controller: Any) -> keras.Model:
     return controller
 
 
-def make_learner(controller: keras.Model, folder: Any) -> Controller | None:
-    """The controller to refit, where there is experience to learn from."""
-    if folder is None:
-        return None
+def check_experience_dir(folder: Any) -> None:
+    """Raise `ValueError` for no folder, or one that cannot be read."""
     if not isinstance(folder, (str, os.PathLike)):
         raise ValueError(
             "`experience_dir` must be a folder's path or None. "
             f"Received: experience_dir={folder!r}."
-        )
-    if not isinstance(controller, Controller):
-        raise ValueError(
-            "With `experience_dir` the controller is refit, which takes a "
-            "keras_metalr.Controller or a preset. Received: a "
-            f"{type(controller).__name__}."
         )
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -123,7 +115,6 @@ def make_learner(controller: keras.Model, folder: Any) -> Controller | None:
             "written to. Use another one."
         )
     load_experiences(folder)
-    return Controller.from_config(controller.get_config())
 
 
 def check_model(model: keras.Model) -> None:

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 
 from keras_metalr.arguments import check_boolean
+from keras_metalr.arguments import check_experience_dir
 from keras_metalr.arguments import check_model
 from keras_metalr.arguments import check_numbers
 from keras_metalr.arguments import load_controller
-from keras_metalr.arguments import make_learner
 from keras_metalr.decision import Settings
 from keras_metalr.experience import Experience
-from keras_metalr.experience import learn
 from keras_metalr.experience import load as load_experiences
+from keras_metalr.experience import next_shift
 from keras_metalr.experience import save as save_experience
 from keras_metalr.session import Session
 from keras_metalr.trace import Trace
@@ -84,8 +84,9 @@ class MetaLR(keras.callbacks.Callback):
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the
             training loss at the end where there is none), and each one begins
-            with the controller refit on them. Made where it does not exist;
-            give every workload its own. Defaults to `None`.
+            with the controller's output shifted to what they tell is best
+            (`keras_metalr.experience`). Made where it does not exist; give
+            every workload its own. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (a line at the end of training).
             Defaults to `0`.
 
@@ -147,7 +148,9 @@ class MetaLR(keras.callbacks.Callback):
         self.verbose = verbose
         self.trace = Trace()
         self._controller_model = load_controller(controller)
-        self._learner = make_learner(self._controller_model, experience_dir)
+        if experience_dir is not None:
+            check_experience_dir(experience_dir)
+        self._shift = 0.0
         self._session: Session | None = None
         self._training = False
         self._resume_from: pathlib.Path | None = None
@@ -164,15 +167,18 @@ class MetaLR(keras.callbacks.Callback):
         self._warned = False
         self._first_epoch = True
         self.trace = Trace()
+        if self.experience_dir is not None:
+            self._shift = next_shift(load_experiences(self.experience_dir))
         session = Session(
             model,
-            self._experienced_controller(),
+            self._controller_model,
             Settings(
                 min_learning_rate=self.min_learning_rate or MIN_RATE,
                 max_learning_rate=self.max_learning_rate or MAX_RATE,
                 safe_start=self.safe_start,
                 guard=self.guard,
                 feedback=bool(self.feedback),
+                output_shift=self._shift,
             ),
         )
         session.install()
@@ -343,13 +349,6 @@ class MetaLR(keras.callbacks.Callback):
             group = weights[STATE_PATH]
             state.load_own_variables({key: group[key][()] for key in group})
 
-    def _experienced_controller(self) -> keras.Model:
-        if self.experience_dir is None or self._learner is None:
-            return self._controller_model
-        self._learner.set_weights(self._controller_model.get_weights())
-        learn(self._learner, load_experiences(self.experience_dir))
-        return self._learner
-
     def _save_experience(self, session: Session) -> None:
         if self.experience_dir is None or len(self.trace) < 2:
             return
@@ -358,7 +357,8 @@ class MetaLR(keras.callbacks.Callback):
             monitor, loss = "loss", self.trace["loss"]
             outcome = float(np.mean(loss[-max(1, len(loss) // 10) :]))
         save_experience(
-            self.experience_dir, Experience(outcome, monitor, self.trace)
+            self.experience_dir,
+            Experience(outcome, monitor, self._shift, self.trace),
         )
 
     def _flush(self) -> None:

@@ -116,13 +116,17 @@ EVENT_SAFE_START = 4.0
 
 
 class Settings(NamedTuple):
-    """What the user fixed for the whole run."""
+    """What is fixed for the whole run.
+
+    All are the user's choice but `output_shift`, which experience tells.
+    """
 
     min_learning_rate: float = MIN_RATE
     max_learning_rate: float = MAX_RATE
     safe_start: bool = True
     guard: bool = True
     feedback: bool = False
+    output_shift: float = 0.0
 
 
 class Clock(NamedTuple):
@@ -247,7 +251,7 @@ def decide(
         ops.ceil(clock.total_steps / clock.interval),
         scalars["pretrained"],
     )
-    output = controller(vector)
+    output = controller(vector) + settings.output_shift
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)

@@ -1,10 +1,11 @@
 """Experience across runs: finished runs, and what the next one makes of them.
 
-Each run tries something: its controller's outputs lie a little off what was
-learned so far, by an offset that is the same all the run, so that its effect
-shows in the outcome. The next controller is refit to answer, in the states of
-the better runs, as those runs did, better ones weighing more. That is the
-cross-entropy method (Rubinstein and Kroese, 2004) with a network as its mean.
+One number is learned: how much bolder or more careful the controller should be
+on this workload, a shift of its output. Each run tries a shift and leaves what
+came of it. A Gaussian process over the shifts, better runs lying lower, says
+which one the next run tries: the one that may be the best, unknown ones having
+the benefit of the doubt (the lower confidence bound of Srinivas et al., 2010,
+https://arxiv.org/abs/0912.3995).
 """
 
 import json
@@ -12,29 +13,29 @@ import math
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from keras_metalr.controller import Controller
-from keras_metalr.features import FEATURE_NAMES
-from keras_metalr.fitting import fit_on_states
 from keras_metalr.trace import Trace
 
-# The share of the runs that is learned from, and at least so many of them.
-ELITE_SHARE = 0.25
-MIN_ELITE = 2
-# How far off a run's outputs lie, one standard deviation, at first; later runs
-# less, by the square root of their number over the first few.
-EXPLORATION = 0.5
-EXPLORING_RUNS = 5
-# Beyond this tanh has nothing left to give.
-OUTPUT_LIMIT = 3.0
-# Updates of the refit, as many for few states as for many.
-FIT_STEPS = 1000
-FIT_BATCH_SIZE = 64
+# The shifts that can be tried: close together near 0 and further apart far from
+# it, since one controller answers in tenths and another in whole numbers.
+SHIFT_UNIT = 0.5
+POSITIONS = np.linspace(-3.0, 3.0, 49)
+# Outcomes count by rank, as normal scores. How far apart two positions are
+# before one says little of the other, and the variance of chance.
+LENGTH_SCALE = 1.0
+NOISE = 0.5
+# What is thought of a position before anything is known, times its square: a
+# controller is not thrown over for a whim.
+CAUTION = 0.05
+# How many standard deviations the unknown is given; later runs give less, by
+# the square root of their number over the first few.
+CURIOSITY = 1.0
+CURIOUS_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Experience:
     Args:
         outcome: Float, lower being better; infinite where the run failed.
         monitor: String, what the outcome is: `"val_loss"` or `"loss"`.
+        shift: Float, what was added to the controller's output all the run.
         trace: `Trace`, one row a decision.
     """
 
     outcome: float
     monitor: str
+    shift: float
     trace: Trace
 
 
@@ -76,6 +79,7 @@ def save(
     record = {
         "monitor": experience.monitor,
         "outcome": outcome if math.isfinite(outcome) else None,
+        "shift": experience.shift,
     }
     temporary = pathlib.Path(f"{stem}.json.tmp")
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -97,13 +101,14 @@ def load(folder: str | os.PathLike[str]) -> list[Experience]:
             record = json.loads(file.read_text(encoding="utf-8"))
             monitor, outcome = str(record["monitor"]), record["outcome"]
             outcome = math.inf if outcome is None else float(outcome)
+            shift = float(record["shift"])
             trace = Trace.load(file.with_suffix(".npz"))
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{str(file)!r} holds no run that can be read ({error}). "
                 "Delete it and the .npz file beside it, or use another folder."
             ) from error
-        found.append(Experience(outcome, monitor, trace))
+        found.append(Experience(outcome, monitor, shift, trace))
     return found
 
 
@@ -112,79 +117,81 @@ def _number(file: pathlib.Path) -> int:
     return int(match[1]) if match else 0
 
 
-def rank_weights(outcomes: Sequence[float]) -> np.ndarray:
-    """Weight of each run, by rank, 0 outside the elite; sum 1.
+def next_shift(experiences: Sequence[Experience]) -> float:
+    """What the next run adds to its controller's output.
 
-    As in the CMA evolution strategy (Hansen, 2016,
-    https://arxiv.org/abs/1604.00772, eq. 49).
-
-    Args:
-        outcomes: Sequence of floats (at least one), lower being better.
-    """
-    values = np.asarray(outcomes, "float64")
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(1, len(values) + 1)
-    elite = max(MIN_ELITE, round(ELITE_SHARE * len(values)))
-    weights = np.maximum(np.log(elite + 0.5) - np.log(ranks), 0.0)
-    weights = np.where(np.isfinite(values), weights, 0.0)
-    return weights / weights.sum()
-
-
-def offset(outcomes: Sequence[float], progress: np.ndarray) -> np.ndarray:
-    """What the next run tries: an offset of the outputs, and its tilt.
+    The same runs always give the same shift; of no runs it is 0.
 
     Args:
-        outcomes: Sequence of floats, those of the runs so far. The same
-            outcomes always give the same offset.
-        progress: Array, share of the run that is over, in [0, 1].
-    """
-    seed = zlib.crc32(repr([float(value) for value in outcomes]).encode())
-    level, tilt = np.random.default_rng(seed).normal(size=2)
-    spread = EXPLORATION * min(1.0, math.sqrt(EXPLORING_RUNS / len(outcomes)))
-    return spread * (level + 0.5 * tilt * (2.0 * progress - 1.0))
+        experiences: Sequence of `Experience` of one workload. Those with
+            another monitor than the last one's are left out, since their
+            outcomes cannot be compared.
 
+    Returns:
+        Float in [-5.01, 5.01].
 
-def learn(controller: Controller, experiences: Sequence[Experience]) -> None:
-    """Refit a controller on the runs of a workload, in place.
+    Example:
 
-    Args:
-        controller: `Controller`, as it was before any of them.
-        experiences: Sequence of `Experience` of one workload; of none, nothing
-            is learned. Those with another monitor than the last one's are left
-            out, since their outcomes cannot be compared.
+    >>> next_shift([])
+    0.0
     """
     usable = [
-        run
-        for run in experiences
-        if len(run.trace) > 1 and run.monitor == experiences[-1].monitor
+        run for run in experiences if run.monitor == experiences[-1].monitor
     ]
-    outcomes = [run.outcome for run in usable]
-    if not np.any(np.isfinite(outcomes)):
-        return
-    states, answers, weights = [], [], []
-    for run, weight in zip(usable, rank_weights(outcomes), strict=True):
-        trace = run.trace
-        states.append(np.stack([trace[name] for name in FEATURE_NAMES], -1))
-        tried = offset(outcomes, trace["progress"] + 0.5)
-        answers.append(np.clip(trace["output"], -OUTPUT_LIMIT, OUTPUT_LIMIT))
-        answers[-1] = answers[-1] + tried
-        weights.append(np.full(len(trace), weight / len(trace)))
-    features = np.concatenate(states).astype("float32")
-    targets = np.concatenate(answers).astype("float32")[:, None]
-    weight = np.concatenate(weights).astype("float32")
-    known = np.isfinite(features).all(1) & np.isfinite(targets[:, 0])
-    # Drawn here, since the user's random state is not ours to draw from; and as
-    # one long epoch, since beginning an epoch takes longer than a step.
-    chosen = np.flatnonzero(known & (weight > 0.0))
-    size = FIT_STEPS * FIT_BATCH_SIZE
-    chosen = np.random.default_rng(0).choice(chosen, size)
-    fit_on_states(
-        controller,
-        features[chosen],
-        targets[chosen],
-        fresh=False,
-        sample_weight=weight[chosen] / weight[chosen].mean(),
-        batch_size=FIT_BATCH_SIZE,
-        epochs=1,
-        shuffle=False,
-    )
+    if not usable:
+        return 0.0
+    tried = np.arcsinh([run.shift / SHIFT_UNIT for run in usable])
+    scores = normal_scores([run.outcome for run in usable])
+    mean, deviation = posterior(tried, scores - _expected(tried), POSITIONS)
+    doubt = CURIOSITY * min(1.0, math.sqrt(CURIOUS_RUNS / len(usable)))
+    bound = mean + _expected(POSITIONS) - doubt * deviation
+    return float(SHIFT_UNIT * np.sinh(POSITIONS[np.argmin(bound)]))
+
+
+def _expected(positions: np.ndarray) -> np.ndarray:
+    return CAUTION * np.square(positions)
+
+
+def normal_scores(outcomes: Sequence[float]) -> np.ndarray:
+    """Where each outcome's rank lies in a normal distribution.
+
+    Args:
+        outcomes: Sequence of floats, infinite ones allowed, none of them NaN;
+            equal ones have equal scores.
+
+    Returns:
+        Array of the same length, lowest for the lowest outcome.
+    """
+    values = np.asarray(outcomes, "float64")
+    lower = (values[None, :] < values[:, None]).sum(1)
+    equal = (values[None, :] == values[:, None]).sum(1)
+    shares = (lower + 0.5 * equal) / len(values)
+    return np.asarray([NormalDist().inv_cdf(share) for share in shares])
+
+
+def posterior(
+    tried: np.ndarray, values: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a Gaussian process knows at some positions.
+
+    Of unit variance, with a squared exponential kernel (Rasmussen and
+    Williams, 2006, algorithm 2.1).
+
+    Args:
+        tried: Array `(num_runs,)`, positions with a value.
+        values: Array `(num_runs,)`, their noisy values, 0 being expected.
+        positions: Array `(num_positions,)`.
+
+    Returns:
+        Tuple of arrays `(num_positions,)`: mean and standard deviation.
+    """
+    known = _kernel(tried, tried) + NOISE * np.eye(len(tried))
+    across = _kernel(tried, positions)
+    weights = np.linalg.solve(known, across)
+    variance = 1.0 - np.sum(across * weights, axis=0)
+    return values @ weights, np.sqrt(np.maximum(variance, 0.0))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    distance = (a[:, None] - b[None, :]) / LENGTH_SCALE
+    return np.exp(-0.5 * np.square(distance))

@@ -1,8 +1,7 @@
-"""Experience across runs: kept whole, weighed by rank, learned from."""
+"""Experience across runs: kept whole, ranked, searched for the next shift."""
 
 import json
 import math
-import random
 
 import keras
 import numpy as np
@@ -21,25 +20,10 @@ from tests import fit_checks
 NUM_DECISIONS = 40
 
 
-def made_up_run(outcome, output, seed=0, monitor="val_loss"):
-    """A run whose controller always gave one output, in states of its own."""
-    generator = np.random.default_rng(seed)
+def made_up_run(outcome, shift=0.0, monitor="val_loss"):
     rows = np.zeros((NUM_DECISIONS, len(Trace.columns)), "float32")
-    for name in FEATURE_NAMES:
-        column = Trace.columns.index(name)
-        rows[:, column] = generator.uniform(-1, 1, NUM_DECISIONS)
-    progress = np.linspace(0.0, 1.0, NUM_DECISIONS)
-    rows[:, Trace.columns.index("progress")] = progress - 0.5
-    rows[:, Trace.columns.index("output")] = output
-    return Experience(outcome, monitor, Trace(rows))
-
-
-def states_of(run):
-    return np.stack([run.trace[name] for name in FEATURE_NAMES], axis=-1)
-
-
-def outputs(controller, run):
-    return keras.ops.convert_to_numpy(controller(states_of(run)))[:, 0]
+    rows[:, 0] = np.arange(NUM_DECISIONS)
+    return Experience(outcome, monitor, shift, Trace(rows))
 
 
 # -- The folder. ------------------------------------------------------------
@@ -54,164 +38,157 @@ def test_runs_come_back_in_order(tmp_path):
     loaded = experience.load(folder)
     assert [run.outcome for run in loaded] == [3.0, math.inf, 1.0]
     assert [run.monitor for run in loaded] == ["val_loss"] * 3
+    assert [run.shift for run in loaded] == [0.0, 0.1, 0.2]
     for run, back in zip(runs, loaded, strict=True):
         np.testing.assert_array_equal(run.trace.rows, back.trace.rows)
 
 
 def test_ten_thousandth_run_comes_last(tmp_path):
-    experience.save(tmp_path, made_up_run(1.0, 0.0)).rename(
+    experience.save(tmp_path, made_up_run(1.0)).rename(
         tmp_path / "run-99999.json"
     )
     (tmp_path / "run-00001.npz").rename(tmp_path / "run-99999.npz")
-    experience.save(tmp_path, made_up_run(2.0, 0.0))
+    experience.save(tmp_path, made_up_run(2.0))
     assert [run.outcome for run in experience.load(tmp_path)] == [1.0, 2.0]
 
 
 def test_half_written_run_is_no_run(tmp_path):
-    experience.save(tmp_path, made_up_run(1.0, 0.0)).unlink()
+    experience.save(tmp_path, made_up_run(1.0)).unlink()
     assert experience.load(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"monitor": "loss", "outcome": "x"}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"monitor": "loss", "outcome": "x", "shift": 0}',
+        '{"monitor": "loss", "outcome": 1}',
+    ],
 )
 def test_damaged_run_is_an_error_that_names_the_file(tmp_path, text):
-    file = experience.save(tmp_path, made_up_run(1.0, 0.0))
+    file = experience.save(tmp_path, made_up_run(1.0))
     file.write_text(text)
     with pytest.raises(ValueError, match=r"run-00001\.json.*Delete it"):
         experience.load(tmp_path)
 
 
 def test_file_is_json_that_any_reader_takes(tmp_path):
-    file = experience.save(tmp_path, made_up_run(math.inf, 0.0))
+    file = experience.save(tmp_path, made_up_run(math.inf, 0.3))
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
 
     record = json.loads(file.read_text(), parse_constant=refuse)
-    assert record == {"monitor": "val_loss", "outcome": None}
+    assert record == {"monitor": "val_loss", "outcome": None, "shift": 0.3}
 
 
-# -- Weights and offsets. ---------------------------------------------------
+# -- The search. ------------------------------------------------------------
 
 
-def test_rank_weights_worked_out_by_hand():
-    # The better two of eight: log 2.5 - log 1 and log 2.5 - log 2.
-    weights = experience.rank_weights([5, 1, 4, 8, 2, 7, 6, 3])
-    first, second = math.log(2.5), math.log(2.5 / 2.0)
-    assert weights[1] == pytest.approx(first / (first + second))
-    assert weights[4] == pytest.approx(second / (first + second))
-    assert np.count_nonzero(weights) == 2
+def test_normal_scores_worked_out_by_hand():
+    # Shares of 1/8, 3/8, 5/8 and 7/8; the two that failed share their place.
+    low, high = 1.1503493803760079, 0.31863936396437514
+    scores = experience.normal_scores([5.0, 1.0, 9.0, 2.0])
+    np.testing.assert_allclose(scores, [high, -low, low, -high])
+    scores = experience.normal_scores([math.inf, 1.0, math.inf, 2.0])
+    middle = 0.6744897501960817  # A share of 3/4.
+    np.testing.assert_allclose(scores, [middle, -low, middle, -high])
 
 
 @given(
     st.lists(
-        st.floats(-1e3, 1e3) | st.just(math.inf), min_size=1, max_size=30
-    ).filter(lambda values: any(map(math.isfinite, values)))
+        st.integers(-1000, 1000) | st.just(math.inf), min_size=1, max_size=30
+    )
 )
-def test_rank_weights(outcomes):
-    weights = experience.rank_weights(outcomes)
-    assert weights.sum() == pytest.approx(1.0)
-    assert np.all(weights >= 0.0)
-    assert not np.any(weights[np.isinf(outcomes)])
-    assert weights[int(np.argmin(outcomes))] == weights.max()
+def test_normal_scores(outcomes):
+    scores = experience.normal_scores(outcomes)
+    assert np.all(np.isfinite(scores))
+    values = np.asarray(outcomes, float)
+    for value, score in zip(values, scores, strict=True):
+        np.testing.assert_array_equal(scores < score, values < value)
     # What counts is the order: not how far apart they lie.
-    rescaled = [3.0 * value + 7.0 for value in outcomes]
-    if len(set(rescaled)) == len(set(outcomes)):
-        again = experience.rank_weights(rescaled)
-        np.testing.assert_allclose(weights, again)
+    again = experience.normal_scores([3.0 * value + 7.0 for value in outcomes])
+    np.testing.assert_allclose(scores, again)
 
 
-def test_offsets_differ_between_runs_and_shrink():
-    progress = np.linspace(0.0, 1.0, 11)
-
-    def spread(num_runs):
-        drawn = [
-            experience.offset([float(i)] * num_runs, progress)
-            for i in range(300)
-        ]
-        return np.std(drawn, axis=0), np.mean(drawn, axis=0)
-
-    early, mean = spread(1)
-    # In the middle the tilt has no say.
-    assert early[5] == pytest.approx(experience.EXPLORATION, rel=0.15)
-    assert np.all(np.abs(mean) < 0.25 * experience.EXPLORATION)
-    late = spread(4 * experience.EXPLORING_RUNS)[0]
-    np.testing.assert_allclose(late, 0.5 * early, rtol=0.2)
-    np.testing.assert_array_equal(
-        experience.offset([1.0, 2.0], progress),
-        experience.offset([1.0, 2.0], progress),
+def test_posterior_is_the_mean_and_spread_of_draws_that_fit():
+    """Functions drawn from the prior, weighed by how well they fit."""
+    tried, values = np.array([-1.0, 0.5]), np.array([0.8, -0.4])
+    positions = np.array([-1.0, 0.0, 2.5])
+    points = np.concatenate([tried, positions])
+    distance = (points[:, None] - points[None, :]) / experience.LENGTH_SCALE
+    covariance = np.exp(-(distance**2) / 2.0)
+    draws = np.random.default_rng(0).multivariate_normal(
+        np.zeros(5), covariance, size=400_000
     )
+    error = np.sum(np.square(draws[:, :2] - values), axis=1)
+    weights = np.exp(-error / (2.0 * experience.NOISE))
+    weights /= weights.sum()
+    expected_mean = weights @ draws[:, 2:]
+    expected_variance = weights @ np.square(draws[:, 2:] - expected_mean)
+    mean, deviation = experience.posterior(tried, values, positions)
+    np.testing.assert_allclose(mean, expected_mean, atol=0.01)
+    np.testing.assert_allclose(deviation**2, expected_variance, atol=0.01)
 
 
-# -- Learning. --------------------------------------------------------------
+def gather(loss_of, num_runs=20, seed=0, noise=0.0):
+    """A loop over made-up runs whose outcome depends on the shift."""
+    generator = np.random.default_rng(seed)
+    runs = []
+    for _ in range(num_runs):
+        shift = experience.next_shift(runs)
+        outcome = loss_of(shift) + noise * generator.normal()
+        runs.append(made_up_run(outcome, shift))
+    return runs
 
 
-def test_controller_answers_as_the_better_runs_did():
-    runs = [
-        made_up_run(outcome, output, seed=i)
-        for i, (outcome, output) in enumerate(
-            [(9.0, -1.0), (1.0, 0.8), (8.0, -1.0), (7.0, -1.0), (2.0, 0.8)]
-        )
+@pytest.mark.parametrize("best", [-4.0, -0.4, 0.0, 0.4, 4.0])
+def test_search_comes_to_the_best_shift(best):
+    def loss_of(shift):
+        return abs(np.arcsinh(2.0 * shift) - np.arcsinh(2.0 * best))
+
+    runs = gather(loss_of)
+    assert runs[0].shift == 0.0
+    assert np.mean([loss_of(run.shift) for run in runs[-5:]]) < 0.5
+    # From the other end of the range it would be 6 away.
+    assert np.mean([loss_of(run.shift) for run in runs]) < 1.5
+
+
+def test_search_bears_noise_and_runs_that_fail():
+    """The loss falls up to a cliff, beyond which runs fail."""
+
+    def loss_of(shift):
+        return math.inf if shift > 2.0 else 1.0 - 0.3 * shift
+
+    last = [
+        np.median([run.outcome for run in gather(loss_of, 20, seed, 0.1)[-5:]])
+        for seed in range(8)
     ]
-    controller = Controller()
-    experience.learn(controller, runs)
-    tried = experience.offset(
-        [run.outcome for run in runs], np.linspace(0.0, 1.0, NUM_DECISIONS)
-    )
-    for run in (runs[1], runs[4]):
-        error = outputs(controller, run) - (0.8 + tried)
-        assert np.sqrt(np.mean(error**2)) < 0.15
+    assert np.mean(last) < 0.75
 
 
-@pytest.mark.parametrize(
-    "runs",
-    [
-        pytest.param([], id="none"),
-        pytest.param([made_up_run(math.inf, 1.0)] * 3, id="all-failed"),
-        pytest.param(
-            [Experience(1.0, "loss", Trace())] * 2, id="without-a-trace"
-        ),
-    ],
-)
-def test_nothing_is_learned_from_nothing(runs):
-    controller = Controller()
-    before = controller.get_weights()
-    experience.learn(controller, runs)
-    for a, b in zip(before, controller.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_same_runs_always_give_the_same_shift():
+    runs = gather(lambda shift: -shift, num_runs=4)
+    assert experience.next_shift(runs) == experience.next_shift(list(runs))
+
+
+@pytest.mark.parametrize("outcome", [1.0, math.inf])
+def test_runs_that_are_all_alike_move_nothing_far(outcome):
+    runs = [made_up_run(outcome)] * 3
+    assert 0.0 < abs(experience.next_shift(runs)) < 1.5
 
 
 def test_runs_of_another_monitor_are_left_out():
     # By the number alone the first would be the best by far.
     runs = [
-        made_up_run(0.001, -1.0, monitor="loss"),
-        made_up_run(2.0, 0.8),
-        made_up_run(3.0, 0.8),
+        made_up_run(0.001, 4.0, monitor="loss"),
+        made_up_run(2.0, -0.4),
+        made_up_run(3.0, 0.4),
     ]
-    controller, same = Controller(), Controller()
-    same.set_weights(controller.get_weights())
-    experience.learn(controller, runs)
-    experience.learn(same, runs[1:])
-    for a, b in zip(controller.get_weights(), same.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def test_learning_leaves_the_random_state_alone():
-    def draws():
-        keras_draw = keras.random.normal((2,))
-        return [
-            random.random(),
-            np.random.rand(),
-            *keras.ops.convert_to_numpy(keras_draw),
-        ]
-
-    controller = Controller()
-    keras.utils.set_random_seed(5)
-    expected = draws()
-    keras.utils.set_random_seed(5)
-    experience.learn(controller, [made_up_run(1.0, 0.5)])
-    assert draws() == expected
+    assert experience.next_shift(runs) == experience.next_shift(runs[1:])
+    assert experience.next_shift(runs) < 0.0
 
 
 # -- In `fit`. --------------------------------------------------------------
@@ -245,17 +222,16 @@ def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
     for run, history, trace in zip(runs, histories, traces, strict=True):
         assert run.outcome == pytest.approx(history["val_loss"][-1], rel=1e-6)
         np.testing.assert_array_equal(run.trace.rows, trace.rows)
-    # The same seed: what differs is what the controller has learned.
+    # The same seed: what differs is what was added to the output.
     base = Controller.from_preset("supervised")
     for k, run in enumerate(runs):
-        own = Controller.from_preset("supervised")
-        experience.learn(own, runs[:k])
+        assert run.shift == experience.next_shift(runs[:k])
+        states = np.stack([run.trace[name] for name in FEATURE_NAMES], axis=-1)
+        outputs = keras.ops.convert_to_numpy(base(states))[:, 0]
         np.testing.assert_allclose(
-            run.trace["output"], outputs(own, run), atol=1e-4
+            run.trace["output"], outputs + run.shift, atol=1e-4
         )
-        if k:
-            change = np.abs(run.trace["output"] - outputs(base, run))
-            assert change.max() > 0.01
+    assert len({run.shift for run in runs}) == 3
 
 
 def test_without_validation_the_outcome_is_the_training_loss(tmp_path):
@@ -288,11 +264,6 @@ def test_bad_folders(tmp_path):
         MetaLR("supervised", experience_dir=file)
     with pytest.raises(ValueError, match=r"experience_dir.*3"):
         MetaLR("supervised", experience_dir=3)
-    other = keras.Sequential(
-        [keras.Input((len(FEATURE_NAMES),)), keras.layers.Dense(1)]
-    )
-    with pytest.raises(ValueError, match=r"keras_metalr\.Controller"):
-        MetaLR(other, experience_dir=tmp_path)
 
 
 def test_config_holds_the_folder(tmp_path):

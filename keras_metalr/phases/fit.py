@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_NAMES
-from keras_metalr.fitting import fit_on_states
 from keras_metalr.phases.collect import Run
 
 # The rate that is right at progress p is the one that won, times the annealing
@@ -16,6 +15,9 @@ from keras_metalr.phases.collect import Run
 ANNEAL_FLOOR = 0.01
 # Labels are e-folds of the rate; beyond this the increment is at its limit.
 LABEL_LIMIT = 3.0
+# Features are of order one; what varies less than this in all the runs holds no
+# information, and dividing by its spread would only blow up its rounding.
+MIN_SPREAD = 0.01
 
 
 def labels(run: Run, best_rate: float) -> np.ndarray:
@@ -125,17 +127,28 @@ def fit_controller(
         )
     keras.utils.set_random_seed(seed)
     features, targets = dataset(runs)
-    fresh = controller is None
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    varies = scale > MIN_SPREAD
+    scale = np.where(varies, scale, 1.0)
+    is_new = controller is None
     controller = Controller() if controller is None else controller
-    fit_on_states(
-        controller,
-        features,
+    # Work on standardized features; fold the scaling into the first layer.
+    kernel, bias = controller.hidden[0].get_weights()
+    kernel, bias = kernel * scale[:, None], bias + mean @ kernel
+    if is_new:
+        kernel = kernel / np.where(varies, scale, np.inf)[:, None]
+        bias = np.zeros_like(bias)
+    controller.hidden[0].set_weights([kernel, bias])
+    controller.compile(keras.optimizers.Adam(learning_rate), loss="mse")
+    controller.fit(
+        np.where(varies, (features - mean) / scale, 0.0),
         targets,
-        fresh=fresh,
-        learning_rate=learning_rate,
         batch_size=batch_size,
         epochs=epochs,
         shuffle=True,
         verbose=verbose,
     )
+    kernel, bias = controller.hidden[0].get_weights()
+    kernel = kernel / scale[:, None]
+    controller.hidden[0].set_weights([kernel, bias - mean @ kernel])
     return controller

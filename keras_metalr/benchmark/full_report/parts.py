@@ -12,8 +12,6 @@ from keras_metalr.workloads.workload import Workload
 
 # What the controller of phase 2 is called.
 FITTED = "fitted"
-# Seconds of a refit of the controller on what was gathered so far.
-_REFIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -89,23 +87,20 @@ class Part:
         return self.seconds[job.config.method == "metalr"]
 
     @property
-    def ladder_weight(self) -> float:
-        """Seconds of a run of the ladder: MetaLR measures it, hands off."""
+    def metalr_weight(self) -> float:
+        """Seconds of a run with MetaLR: a loop's, or the ladder's, where it
+        measures, hands off.
+        """
         return self.seconds[1]
-
-    @property
-    def loop_weight(self) -> float:
-        """Seconds that one run of a loop is expected to take."""
-        return self.seconds[1] + _REFIT_SECONDS
 
     def weights(self) -> Iterator[float]:
         """Seconds of everything in the part, one number a run."""
         if self.ladder is not None:
             for _ in range(len(self.ladder.rates) * len(self.ladder.seeds)):
-                yield self.ladder_weight
+                yield self.metalr_weight
         for loop in self.loops:
             for _ in range(loop.num_runs):
-                yield self.loop_weight
+                yield self.metalr_weight
         for job in self.jobs:
             yield self.weight(job)
 

@@ -180,7 +180,7 @@ class _Maker:
         """Phase 1."""
         title = f"{self._part.name}: phase 1"
         self._progress.start(title)
-        weight = self._part.ladder_weight
+        weight = self._part.metalr_weight
         num_found = len(list(ladder.folder.glob("*.json")))
         num_seen = 0
 
@@ -225,7 +225,7 @@ class _Maker:
     def _loop(self, loop: Loop) -> dict[str, Any]:
         title = f"{self._part.name}: run with experience"
         self._progress.start(title)
-        weight = self._part.loop_weight
+        weight = self._part.metalr_weight
         folder = loop.folder / _folder_name(loop.controller)
         for _ in range(min(loop.num_runs, len(experience.load(folder)))):
             self._progress.found(weight)

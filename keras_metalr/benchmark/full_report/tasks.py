@@ -98,8 +98,7 @@ class Feedback:
         reference_rates: Tuple of floats: regret is measured against the best
             of these, constant or with a cosine.
         controller: String, name or folder of the preset that the first run
-            starts with. Defaults to `"supervised"`, which is not at its best
-            everywhere: there is something to learn.
+            starts with. Defaults to `"supervised"`.
         num_runs: Integer, how many follow one another. Defaults to `20`.
         repeats: Integer, how often, from other seeds. Defaults to `3`: the
             interval of two has no use.

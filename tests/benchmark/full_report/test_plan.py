@@ -54,9 +54,9 @@ def test_number_of_runs():
         "results-line": (2, 0, 0),
         # 3 controllers x 3 seeds; 15 rates x 2 seeds.
         "phases-digits": (9, 30, 0),
-        # 4 rates x 2 methods x 2 seeds, 3 x 20 without and 5 within.
-        "feedback-digits-adam": (81, 0, 60),
-        "feedback-digits-sgd": (81, 0, 60),
+        # 4 rates x 2 methods x 2 seeds, 4 x 20 without and 5 within.
+        "feedback-digits-adam": (101, 0, 80),
+        "feedback-digits-sgd": (101, 0, 80),
         # 8 variants, two names being one, x 2 methods x 3 seeds.
         "ablation": (48, 0, 0),
     }
