@@ -8,6 +8,7 @@ import pytest
 
 from keras_metalr.benchmark import identity
 from keras_metalr.benchmark import report
+from keras_metalr.benchmark import tables
 from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
@@ -118,7 +119,7 @@ def test_digits_table(tmp_path):
     write_json(
         tmp_path / identity.CONTROLLER_FILE, identity.controller_identity()
     )
-    text = report.digits_table(tmp_path)
+    text = tables.digits_table(tmp_path)
     assert "| MetaLR | from 1e-6 | 97.50 ± 6.35 | 97.00 | 2 |" in text
     assert "| best of 3 constant rates | 0.01 | 97.00 ± 12.71 |" in text
     assert "| 96.00 | 6 |" in text
@@ -131,17 +132,17 @@ def test_digits_table(tmp_path):
 def test_digits_table_says_what_failed(tmp_path):
     save(tmp_path, records(metalr=(0.1, 0.1)))
     write_json(tmp_path / identity.CONTROLLER_FILE, {"weights_sha256": "other"})
-    text = report.digits_table(tmp_path)
+    text = tables.digits_table(tmp_path)
     assert "**Not every start is within 1 point" in text
     assert identity.OTHER_CONTROLLER in text
 
 
 def test_nothing_measured(tmp_path):
-    bodies = report.tables(tmp_path)
-    for name in ("digits", "demo", "peers", "overhead"):
-        assert bodies[name] == report.NOT_MEASURED
+    bodies = tables.tables(tmp_path)
+    for name in ("digits", "demo", "peers", "overhead", "experience"):
+        assert bodies[name] == tables.NOT_MEASURED
     save(tmp_path / "digits", records()[:-1])
-    assert report.tables(tmp_path)["digits"] == report.NOT_MEASURED
+    assert tables.tables(tmp_path)["digits"] == tables.NOT_MEASURED
 
 
 def test_demo_table(tmp_path):
@@ -167,7 +168,7 @@ def test_demo_table(tmp_path):
         "rows": rows,
     }
     write_json(tmp_path / "demo.json", content)
-    lines = report.demo_table(tmp_path / "demo.json").splitlines()
+    lines = tables.demo_table(tmp_path / "demo.json").splitlines()
     assert lines[0] == "| rate at the start | Digits, static | Digits, MetaLR |"
     assert lines[2:4] == ["| 1e-5 | 10.0 | 98.0 |", "| 10 | 11.0 | 97.0 |"]
     assert "240 steps, one seed (Digits: SGD with momentum; JAX" in lines[5]
@@ -188,15 +189,33 @@ def test_overhead_table(tmp_path):
         "results": [row, row | memory],
     }
     write_json(tmp_path / "overhead-jax.json", content)
-    text = report.overhead_table(tmp_path)
+    text = tables.overhead_table(tmp_path)
     assert "| TensorFlow | not measured yet |" in text
     assert text.count("| JAX | dense net, 1.0 M weights, batch 128 |") == 3
     assert text.count("| 3.21 ms | 1.25 | 1.38 | 1.50 | 1.50 | 1.50 |") == 2
     assert text.count("| 1,234 MiB | - | 1.01 | - | - |") == 1
 
 
+def test_experience_table(tmp_path):
+    def values(mean):
+        return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+
+    row = {"family": "dense", "controller": "general"}
+    row["with"] = {"first": values(0.3), "last": values(0.1)}
+    row["without"] = {"first": values(0.4), "last": values(0.2)}
+    row["last_with_less_without"] = values(-0.1)
+    content = {"num_tasks": 7, "num_runs": 20, "num_steps": 200, "rows": [row]}
+    write_json(tmp_path / "experience.json", content)
+    text = tables.experience_table(tmp_path / "experience.json")
+    assert (
+        "| `general` | dense | 0.300 | 0.100 [0.090, 0.110] | "
+        "0.200 [0.190, 0.210] | -0.100 [-0.110, -0.090] |"
+    ) in text
+    assert "7 small tasks, each trained 20 times for 200 steps" in text
+
+
 def test_features_table_has_every_feature():
-    lines = report.features_table().splitlines()
+    lines = tables.features_table().splitlines()
     assert len(lines) == 2 + len(FEATURE_NAMES)
     for name, line in zip(FEATURE_NAMES, lines[2:], strict=True):
         assert line.startswith(f"| `{name}` |")
@@ -219,7 +238,7 @@ def test_check_changes_nothing_and_fails_once(page, capsys):
     assert page.path.read_text() == page.text
     assert report.main(page.arguments) == 0
     assert page.path.read_text() == page.text.replace(
-        "old", report.NOT_MEASURED
+        "old", tables.NOT_MEASURED
     )
     assert report.main([*page.arguments, "--check"]) == 0
 

@@ -30,7 +30,7 @@ from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
-from keras_metalr.benchmark.report import NOT_MEASURED
+from keras_metalr.benchmark.tables import NOT_MEASURED
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.controller import shipped_presets

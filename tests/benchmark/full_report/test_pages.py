@@ -9,7 +9,7 @@ import pytest
 from keras_metalr.benchmark.full_report import __main__ as command
 from keras_metalr.benchmark.full_report.pages import stale_pages
 from keras_metalr.benchmark.full_report.pages import write_pages
-from keras_metalr.benchmark.report import NOT_MEASURED
+from keras_metalr.benchmark.tables import NOT_MEASURED
 from tests.benchmark.full_report.made_up import NOTES
 from tests.benchmark.full_report.made_up import part_results
 

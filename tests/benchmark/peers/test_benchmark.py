@@ -23,7 +23,7 @@ from keras_metalr.benchmark.peers import timing
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
-from keras_metalr.benchmark.report import peers_table
+from keras_metalr.benchmark.tables import peers_table
 
 ENVIRONMENT = {
     "backend": "jax",

@@ -1,0 +1,175 @@
+"""What experience across runs is worth, on small tasks of meta-training.
+
+    KERAS_BACKEND=jax python benchmarks/experience.py
+
+Every task is trained again and again, on other batches each time, with
+experience and without. The tasks are members of the families that nothing was
+trained on and no constant was chosen on. About ten minutes on two CPU cores.
+"""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_metalr import experience
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.controller import Controller
+from keras_metalr.meta_training.bank import OTHER_BATCHES
+from keras_metalr.meta_training.bank import Bank
+from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.bank import regret
+from keras_metalr.meta_training.data import load_data
+from keras_metalr.meta_training.evolution import ControllerVector
+from keras_metalr.meta_training.evolution import summarize
+from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.train import check_backend
+from keras_metalr.meta_training.unroll import Unroll
+from keras_metalr.trace import Trace
+
+SEED = 40_000
+NUM_STEPS = 200
+BLOCK = 5
+RESULT = pathlib.Path(__file__).parent / "results" / "experience.json"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the loops; print and store what came out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--families", nargs="+", default=["dense", "residual"])
+    add("--controllers", nargs="+", default=["supervised", "general"])
+    add("--tasks", type=int, default=32, help="of each family")
+    add("--runs", type=int, default=20, help="of each task, one after another")
+    add("--output", type=pathlib.Path, default=RESULT)
+    arguments = parser.parse_args(argv)
+    check_backend()
+    data, names = load_data()
+    rows = []
+    for family in arguments.families:
+        unroll = Unroll(FAMILIES[family], data, NUM_STEPS, 1)
+        bank = make_bank(unroll, arguments.tasks, SEED)
+        for name in arguments.controllers:
+            run = _compiled(unroll, Controller.from_preset(name))
+            regrets = {
+                "with": loops(run, bank, arguments.runs),
+                "without": loops(run, bank, arguments.runs, learn=False),
+            }
+            rows.append({"family": family, "controller": name, **_row(regrets)})
+            print(rows[-1], flush=True)
+    record = {
+        "command": "KERAS_BACKEND=jax python benchmarks/experience.py",
+        "num_tasks": arguments.tasks,
+        "num_runs": arguments.runs,
+        "num_steps": NUM_STEPS,
+        "data": names,
+        "device": jax.devices()[0].device_kind,
+        "rows": rows,
+    }
+    write_json(arguments.output, record)
+    _print(rows)
+
+
+def _compiled(unroll: Unroll, controller: Controller) -> Callable[..., Any]:
+    """From tasks and a shift for each to the loss that each ends with."""
+    vector = ControllerVector(controller)
+    call = vector.function(vector.start)
+
+    def one(pair: tuple[Bank, jnp.ndarray]) -> jnp.ndarray:
+        bank, shift = pair
+        result = unroll.controlled(lambda x: call(x) + shift, bank.tasks)
+        return result.final_loss
+
+    return jax.jit(
+        lambda bank, shifts: jax.lax.map(one, (bank, shifts), batch_size=32)
+    )
+
+
+def loops(
+    run: Callable[[Bank, jnp.ndarray], jnp.ndarray],
+    bank: Bank,
+    num_runs: int,
+    learn: bool = True,
+) -> np.ndarray:
+    """One loop a task, side by side.
+
+    Args:
+        run: Callable from a `Bank` and shifts `(num_tasks,)` to final losses.
+        bank: `Bank`.
+        num_runs: Integer, runs of each task; each has batches of its own.
+        learn: Boolean, whether a run learns from those before. Defaults to
+            `True`.
+
+    Returns:
+        Array of regrets `(num_runs, num_tasks)`.
+    """
+    count = bank.best_loss.shape[0]
+    gathered: list[list[experience.Experience]] = [[] for _ in range(count)]
+    regrets = []
+    for number in range(1, num_runs + 1):
+        seeds = bank.tasks.seed + number * OTHER_BATCHES
+        fresh = bank._replace(tasks=bank.tasks._replace(seed=seeds))
+        shifts = [
+            experience.next_shift(runs) if learn else 0.0 for runs in gathered
+        ]
+        losses = run(fresh, jnp.asarray(shifts, "float32"))
+        regrets.append(regret(losses, bank.best_loss, bank.initial_loss))
+        losses = np.where(np.isfinite(losses), losses, np.inf)
+        for runs, shift, loss in zip(gathered, shifts, losses, strict=True):
+            runs.append(
+                experience.Experience(float(loss), "val_loss", shift, Trace())
+            )
+    return np.asarray(regrets)
+
+
+def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over tasks: run by run, and of the first and the last runs."""
+    row: dict[str, Any] = {}
+    for name, values in regrets.items():
+        row[name] = {
+            "by_run": [round(float(v), 4) for v in values.mean(axis=1)],
+            "first": summarize(values[:BLOCK].mean(axis=0)),
+            "last": summarize(values[-BLOCK:].mean(axis=0)),
+        }
+    gain = regrets["with"][-BLOCK:] - regrets["without"][-BLOCK:]
+    return {**row, "last_with_less_without": summarize(gain.mean(axis=0))}
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    table = Table("family", "controller", "runs", "with", "without")
+    for row in rows:
+        for block in ("first", "last"):
+            table.add_row(
+                row["family"],
+                row["controller"],
+                f"{block} {BLOCK}",
+                *(_text(row[name][block]) for name in ("with", "without")),
+            )
+        table.add_row(
+            "", "", "difference", _text(row["last_with_less_without"]), ""
+        )
+    Console().print(table)
+
+
+def _text(values: dict[str, float]) -> str:
+    return (
+        f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}], "
+        f"median {values['median']:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

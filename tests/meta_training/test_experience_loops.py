@@ -1,0 +1,75 @@
+"""What experience is worth: the loops side by side, and what is stored."""
+
+import importlib.util
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "jax":
+    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
+
+from keras_metalr.meta_training.bank import OTHER_BATCHES
+from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.unroll import Unroll
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location(
+    "experience_benchmark", ROOT / "benchmarks" / "experience.py"
+)
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+
+
+@pytest.fixture
+def bank(data):
+    return make_bank(Unroll(FAMILIES["dense"], data, 20, 1), 3, seed=5)
+
+
+def test_each_task_learns_for_itself_from_runs_on_other_batches(bank):
+    """A made-up run whose best shift differs from task to task."""
+    best = np.array([-2.0, 0.0, 2.0])
+    seen = []
+
+    def run(fresh, shifts):
+        seen.append(np.asarray(fresh.tasks.seed) - np.asarray(bank.tasks.seed))
+        error = np.abs(np.arcsinh(2.0 * (np.asarray(shifts) - best)))
+        gain = np.asarray(bank.initial_loss - bank.best_loss)
+        return np.asarray(bank.best_loss) + gain * error / 10.0
+
+    learned = benchmark.loops(run, bank, 12)
+    plain = benchmark.loops(run, bank, 12, learn=False)
+    expected = [[k * OTHER_BATCHES] * 3 for k in range(1, 13)]
+    np.testing.assert_array_equal(seen[:12], expected)
+    np.testing.assert_array_equal(seen[12:], expected)
+    # Without learning all runs are alike; the first run is with it, too.
+    np.testing.assert_allclose(plain, np.tile(plain[:1], (12, 1)))
+    np.testing.assert_allclose(learned[0], plain[0])
+    assert np.all(learned[-3:, [0, 2]].mean(0) < 0.6 * plain[0, [0, 2]])
+    assert np.all(learned[-3:, 1] < 0.05)
+
+
+@pytest.mark.large
+def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "NUM_STEPS", 20)
+    monkeypatch.setattr(benchmark, "BLOCK", 2)
+    monkeypatch.setattr(benchmark, "load_data", lambda: (data, ["digits"]))
+    file = tmp_path / "result.json"
+    benchmark.main(
+        f"--families dense --controllers supervised general --tasks 2 --runs 4 "
+        f"--output {file}".split()
+    )
+    record = json.loads(file.read_text())
+    names = [row["controller"] for row in record["rows"]]
+    assert names == ["supervised", "general"]
+    shown = capsys.readouterr().out
+    for row in record["rows"]:
+        by_run = row["with"]["by_run"]
+        assert len(by_run) == 4 and by_run[0] == row["without"]["by_run"][0]
+        assert by_run[1:] != row["without"]["by_run"][1:]
+        first = np.mean(by_run[:2])
+        assert row["with"]["first"]["mean"] == pytest.approx(first, abs=2e-4)
+        assert f"{row['with']['first']['mean']:.3f} [" in shown
