@@ -13,17 +13,9 @@ from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
 from tests.jit import jit
+from tests.test_decision import MEASURED
 
 LOG_RATE = math.log(1e-2)
-MEASURED = (
-    "loss",
-    "gradient_norm",
-    "learning_rate",
-    "weight_norm",
-    "update_norm",
-    "distance",
-    "cosine",
-)
 UNUSED = (
     "log_gradient_norm",
     "cosine",
