@@ -87,7 +87,7 @@ class MetaLR(keras.callbacks.Callback):
             with the controller's output shifted to what they tell is best
             (`keras_metalr.experience`). Made where it does not exist; give
             every workload its own. Defaults to `None`.
-        verbose: Integer, 0 (silent) or 1 (a line at the end of training).
+        verbose: Integer, 0 (silent) or 1 (what the rate did, at the end).
             Defaults to `0`.
 
     Attributes:
@@ -232,6 +232,11 @@ class MetaLR(keras.callbacks.Callback):
                 f"{rate[0]:.3g} at first, {rate.max():.3g} at most, "
                 f"{rate[-1]:.3g} at last."
             )
+            if self.experience_dir is not None:
+                print(
+                    "MetaLR: experience shifted the controller's output by "
+                    f"{self._shift:+.2f}."
+                )
         self._remove()
 
     def on_test_begin(self, logs: dict | None = None) -> None:

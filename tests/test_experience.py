@@ -194,7 +194,7 @@ def test_runs_of_another_monitor_are_left_out():
 # -- In `fit`. --------------------------------------------------------------
 
 
-def fit(folder, seed=0, validate=True, **arguments):
+def fit(folder, seed=0, validate=True, verbose_metalr=0, **arguments):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(fit_checks.make_layers(normalize=False))
     model.compile(
@@ -205,7 +205,7 @@ def fit(folder, seed=0, validate=True, **arguments):
     x, y = fit_checks.make_data()
     if validate:
         arguments["validation_data"] = (x, y)
-    metalr = MetaLR("supervised", experience_dir=folder)
+    metalr = MetaLR("supervised", experience_dir=folder, verbose=verbose_metalr)
     arguments = {"epochs": 2, **arguments}
     callbacks = [*arguments.pop("callbacks", []), metalr]
     history = model.fit(
@@ -232,6 +232,17 @@ def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
             run.trace["output"], outputs + run.shift, atol=1e-4
         )
     assert len({run.shift for run in runs}) == 3
+
+
+def test_a_run_can_say_what_it_tried(tmp_path, capsys):
+    for shift, outcome in ((0.0, 2.0), (0.5, 1.0)):
+        experience.save(tmp_path, made_up_run(outcome, shift))
+    expected = experience.next_shift(experience.load(tmp_path))
+    fit(tmp_path, verbose_metalr=1)
+    shown = capsys.readouterr().out
+    assert f"shifted the controller's output by {expected:+.2f}." in shown
+    assert expected > 0.0
+    assert experience.load(tmp_path)[-1].shift == expected
 
 
 def test_without_validation_the_outcome_is_the_training_loss(tmp_path):
