@@ -165,10 +165,7 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _text(values: dict[str, float]) -> str:
-    return (
-        f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}], "
-        f"median {values['median']:.3f}"
-    )
+    return f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
 
 
 if __name__ == "__main__":
