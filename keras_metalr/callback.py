@@ -57,7 +57,7 @@ class MetaLR(keras.callbacks.Callback):
 
     Args:
         controller: String, the name or folder of a preset, or a `keras.Model`
-            from features of shape `(batch, 21)` to outputs of shape
+            from features of shape `(batch, 22)` to outputs of shape
             `(batch, 1)`, such as `keras_metalr.Controller`.
             Defaults to `"general"`.
         total_steps: Integer (>= 1) or `None`, batches in the whole run. `None`

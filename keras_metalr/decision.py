@@ -251,7 +251,9 @@ def decide(
         ops.ceil(clock.total_steps / clock.interval),
         scalars["pretrained"],
     )
-    output = controller(vector) + settings.output_shift
+    output = controller(vector)
+    if settings.output_shift:
+        output = output + settings.output_shift
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
