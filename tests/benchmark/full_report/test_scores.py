@@ -42,7 +42,7 @@ def test_regret_by_hand(part):
     assert (reference.method, reference.learning_rate) == ("cosine", 0.01)
     assert (reference.best, reference.initial) == (0.2, pytest.approx(2.4))
     assert (reference.num_references, reference.num_seeds) == (8, 2)
-    assert loops.gathered.shape == loops.without.shape == (3, 20)
+    assert loops.gathered.shape == loops.without.shape == (4, 20)
     # The first outcome is 0.5, the second 0.49.
     np.testing.assert_allclose(loops.gathered[:, 0], 0.3 / 2.2)
     np.testing.assert_allclose(loops.gathered[:, 1], 0.29 / 2.2)
