@@ -24,6 +24,7 @@ from rich.table import Table
 
 from keras_metalr import experience
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.text import bounds_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.bank import OTHER_BATCHES
 from keras_metalr.meta_training.bank import Bank
@@ -156,16 +157,15 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
                 row["family"],
                 row["controller"],
                 f"{block} {BLOCK}",
-                *(_text(row[name][block]) for name in ("with", "without")),
+                *(
+                    bounds_text(row[name][block])
+                    for name in ("with", "without")
+                ),
             )
         table.add_row(
-            "", "", "difference", _text(row["last_with_less_without"]), ""
+            "", "", "difference", bounds_text(row["last_with_less_without"]), ""
         )
     Console().print(table)
-
-
-def _text(values: dict[str, float]) -> str:
-    return f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
 
 
 if __name__ == "__main__":

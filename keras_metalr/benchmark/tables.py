@@ -19,6 +19,7 @@ from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.benchmark.text import OPTIMIZERS
+from keras_metalr.benchmark.text import bounds_text
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import mean_text
@@ -288,9 +289,9 @@ def experience_table(path: Path) -> str:
                 f"`{row['controller']}`",
                 row["family"],
                 f"{learned['first']['mean']:.3f}",
-                _interval_text(learned["last"]),
-                _interval_text(plain["last"]),
-                _interval_text(row["last_with_less_without"]),
+                bounds_text(learned["last"]),
+                bounds_text(plain["last"]),
+                bounds_text(row["last_with_less_without"]),
             )
         )
     heads = ("controller", "nets", "first 5", "last 5", "without", "difference")
@@ -305,10 +306,6 @@ def experience_table(path: Path) -> str:
             "without. 0 is the best of 36 tuned runs.",
         ]
     )
-
-
-def _interval_text(values: Mapping[str, float]) -> str:
-    return f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
 
 
 def features_table() -> str:

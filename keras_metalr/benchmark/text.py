@@ -66,6 +66,15 @@ def mean_text(
     return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
 
 
+def bounds_text(values: Mapping[str, float]) -> str:
+    """Return a mean with its interval, such as `"0.021 [0.013, 0.030]"`.
+
+    Args:
+        values: Mapping with the keys `mean`, `low` and `high`.
+    """
+    return f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+
+
 def count_text(count: int, noun: str) -> str:
     """Return a number with its noun: `"1 seed"`, `"2,000 seeds"`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
