@@ -21,6 +21,19 @@ def name() -> str:
     return _NAME
 
 
+def native_ops() -> Any:
+    """`keras.ops` for what is known to be native tensors.
+
+    On torch the part of them in `torch_ops`, whose calls take a third of the
+    time.
+    """
+    if _NAME == "torch":
+        from keras_metalr import torch_ops
+
+        return torch_ops
+    return ops
+
+
 def dense(gradient: Tensor | None) -> Tensor | None:
     """A gradient as one dense tensor (TensorFlow's embeddings are sparse)."""
     if gradient is not None and _NAME == "tensorflow":
@@ -29,25 +42,6 @@ def dense(gradient: Tensor | None) -> Tensor | None:
         if isinstance(gradient, tf.IndexedSlices):
             return tf.convert_to_tensor(gradient)
     return gradient
-
-
-def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Native tensors of one shape and type as one tensor, along a new axis."""
-    if _NAME == "torch":
-        import torch
-
-        # `ops.stack` looks at each of them first, which takes longer than this.
-        return torch.stack(list(tensors))
-    return ops.stack(list(tensors))
-
-
-def concatenate(tensors: Sequence[Tensor]) -> Tensor:
-    """Native tensors of one type, end to end."""
-    if _NAME == "torch":
-        import torch
-
-        return torch.cat(list(tensors))
-    return ops.concatenate(list(tensors))
 
 
 def native(tensor: Any) -> Tensor:
@@ -84,31 +78,15 @@ def float_scalar(tensor: Tensor) -> Tensor:
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
     """Sum of native scalars."""
-    summed = stack(tensors)
-    return summed.sum() if _NAME == "torch" else ops.sum(summed)
+    operations = native_ops()
+    return operations.sum(operations.stack(tensors))
 
 
-def unstack(vector: Tensor, num: int) -> list[Tensor]:
-    """The elements of a native vector of a known length."""
-    if _NAME == "torch":
-        return list(vector.unbind())
-    return list(ops.unstack(vector, num=num))
-
-
-def where(condition: Any, when_true: Any, when_false: Any) -> Tensor:
-    """`ops.where` of native tensors, or the choice of a Python boolean."""
+def choose(condition: Any, when_true: Tensor, when_false: Tensor) -> Tensor:
+    """`where`, or the choice of a Python boolean."""
     if isinstance(condition, bool):
         return when_true if condition else when_false
-    if _NAME == "torch":
-        import torch
-
-        return torch.where(condition, when_true, when_false)
-    return ops.where(condition, when_true, when_false)
-
-
-def is_finite(tensor: Tensor) -> Tensor:
-    """Where a native tensor is neither infinite nor not a number."""
-    return abs(tensor) < float("inf")
+    return native_ops().where(condition, when_true, when_false)
 
 
 def constant(array: np.ndarray) -> Any:

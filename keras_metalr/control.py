@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_metalr import backend
 from keras_metalr import safe_start
@@ -33,6 +32,7 @@ from keras_metalr.signals import weight_norm
 from keras_metalr.step_context import StepContext
 from keras_metalr.update_rule import bound
 
+ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
@@ -103,7 +103,7 @@ class RunControl:
             )
             loss = backend.across_replicas([self._context.take_loss()])[0]
             gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
-            finite = backend.is_finite(gradient_norm + loss)
+            finite = ops.isfinite(gradient_norm + loss)
             weights = self.sample.gather(self._variables)
             first = self._first()
             scalars = self.state.read()
@@ -138,7 +138,7 @@ class RunControl:
                 "gradients": gradients,
                 "gradient": self.sample.gather(gradients) / scale,
                 "weights": weights,
-                "start": backend.where(
+                "start": backend.choose(
                     first, weights, backend.read(self.state.start)
                 ),
                 "products": products,
@@ -189,7 +189,7 @@ class RunControl:
                 state.start.assign(before["start"])
             backend.assign(
                 state.last_update,
-                backend.where(
+                ops.where(
                     moved > 0.5, weights - before["weights"], last_update
                 ),
             )
@@ -264,7 +264,7 @@ class RunControl:
         """1.0 where the step just taken was at fault for not being finite."""
         if is_loss_scaled(self._optimizer):
             # A gradient that overflows is how the loss scale is found.
-            return 1.0 - ops.cast(backend.is_finite(loss), "float32")
+            return 1.0 - ops.cast(ops.isfinite(loss), "float32")
         return 1.0 - finite
 
     def _is_update(self) -> Tensor | float:

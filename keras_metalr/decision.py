@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
-from keras import ops
-
 from keras_metalr import backend
 from keras_metalr import guard as guard_rule
 from keras_metalr.features import FEATURE_NAMES
@@ -31,6 +29,7 @@ from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import corrected_bias
 from keras_metalr.update_rule import increment
 
+ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
@@ -168,7 +167,7 @@ def count_step(
     moved = finite * is_update
     direction = measured["update_norm"] / (measured["learning_rate"] + TINY)
     ratio = measured["update_norm"] / (measured["weight_norm"] + TINY)
-    logs = ops.log(backend.stack([measured["gradient_norm"], ratio]) + 1e-12)
+    logs = ops.log(ops.stack([measured["gradient_norm"], ratio]) + 1e-12)
     means = {
         "interval_loss": (measured["loss"], finite),
         "interval_log_gradient_norm": (logs[0], finite),
@@ -176,9 +175,9 @@ def count_step(
         "interval_log_update_ratio": (logs[1], moved),
         "sum_direction_squared": (direction * direction, moved),
     }
-    values = backend.stack([means[key][0] for key in _STEP_MEANS])
-    weights = backend.stack([means[key][1] for key in _STEP_MEANS])
-    values = weights * backend.where(backend.is_finite(values), values, 0.0)
+    values = ops.stack([means[key][0] for key in _STEP_MEANS])
+    weights = ops.stack([means[key][1] for key in _STEP_MEANS])
+    values = weights * ops.where(ops.isfinite(values), values, 0.0)
     counts = {
         "good_steps": finite,
         "good_since_rollback": finite,
@@ -187,20 +186,20 @@ def count_step(
         "skipped_steps": bad,
         "interval_skipped": bad,
     }
-    counted = backend.stack([counts[key] for key in _STEP_COUNTS])
-    sums = backend.stack([scalars[key] for key in _STEP_SUMS])
-    sums = sums + backend.concatenate([values, counted])
-    parts = backend.unstack(sums, len(_STEP_SUMS))
+    counted = ops.stack([counts[key] for key in _STEP_COUNTS])
+    sums = ops.stack([scalars[key] for key in _STEP_SUMS])
+    sums = sums + ops.concatenate([values, counted])
+    parts = ops.unstack(sums, len(_STEP_SUMS))
     new.update(zip(_STEP_SUMS, parts, strict=True))
     new["consecutive_bad"] = (scalars["consecutive_bad"] + bad) * (1.0 - finite)
-    values = backend.stack([measured[key] for key in _STEP_LAST])
-    known = backend.is_finite(values) & (finite > 0.5)
-    values = backend.where(
-        known, values, backend.stack([scalars[key] for key in _STEP_LAST])
+    values = ops.stack([measured[key] for key in _STEP_LAST])
+    known = ops.isfinite(values) & (finite > 0.5)
+    values = ops.where(
+        known, values, ops.stack([scalars[key] for key in _STEP_LAST])
     )
-    parts = backend.unstack(values, len(_STEP_LAST))
+    parts = ops.unstack(values, len(_STEP_LAST))
     new.update(zip(_STEP_LAST, parts, strict=True))
-    new["max_distance"] = backend.where(
+    new["max_distance"] = ops.where(
         new["distance"] > scalars["max_distance"],
         new["distance"],
         scalars["max_distance"],
@@ -307,9 +306,7 @@ def decide(
         moved,
         event,
     ]
-    row = backend.concatenate(
-        [backend.stack(before), vector, backend.stack(after)]
-    )
+    row = ops.concatenate([ops.stack(before), vector, ops.stack(after)])
     new.update(dict.fromkeys(INTERVAL_INITIAL, ops.zeros_like(moved)))
     return new, row
 
@@ -317,12 +314,12 @@ def decide(
 def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
     """The new scalars, or the old ones of the same names."""
     # As vectors: a graph of two dozen choices takes long to trace and to run.
-    chosen = backend.where(
+    chosen = ops.where(
         condition,
-        backend.stack(list(new.values())),
-        backend.stack([old[key] for key in new]),
+        ops.stack(list(new.values())),
+        ops.stack([old[key] for key in new]),
     )
-    return dict(zip(new, backend.unstack(chosen, len(new)), strict=True))
+    return dict(zip(new, ops.unstack(chosen, len(new)), strict=True))
 
 
 def _evidence(

@@ -12,8 +12,9 @@ decisions, not in steps, and a run of 200 steps looks like one of 20,000.
 from typing import Any
 from typing import NamedTuple
 
-from keras import ops
+from keras_metalr import backend
 
+ops = backend.native_ops()
 Tensor = Any
 
 FEATURE_VERSION = 4

@@ -11,8 +11,9 @@ The guard has three parts, of which this module is the second:
 import math
 from typing import Any
 
-from keras import ops
+from keras_metalr import backend
 
+ops = backend.native_ops()
 Tensor = Any
 
 # Consecutive steps without a finite loss that call for the snapshot.

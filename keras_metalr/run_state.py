@@ -108,13 +108,13 @@ class RunState(keras.layers.Layer):
     @staticmethod
     def unpack(vector: Tensor) -> dict[str, Tensor]:
         """Vector in the order of `INITIAL` -> scalars by name."""
-        parts = backend.unstack(vector, len(_NAMES))
+        parts = backend.native_ops().unstack(vector, len(_NAMES))
         return dict(zip(_NAMES, parts, strict=True))
 
     @staticmethod
     def pack(scalars: dict[str, Tensor]) -> Tensor:
         """Scalars by name -> vector in the order of `INITIAL`."""
-        return backend.stack([scalars[name] for name in _NAMES])
+        return backend.native_ops().stack([scalars[name] for name in _NAMES])
 
     @staticmethod
     def get(vector: Tensor, name: str) -> Tensor:

@@ -6,13 +6,13 @@ that can do no harm instead, and finds in a few steps how long an update is.
 
 from typing import Any
 
-from keras import ops
-
+from keras_metalr import backend
 from keras_metalr.update_rule import START_STEPS
 from keras_metalr.update_rule import first_log_rate
 from keras_metalr.update_rule import ramp
 from keras_metalr.update_rule import start_ratio
 
+ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from keras_metalr import backend
 
+ops = backend.native_ops()
 Tensor = Any
 
 SAMPLE_SIZE = 4096
@@ -102,7 +102,7 @@ class CoordinateSample:
         ]
         # A copy even of a single one: torch updates a weight in place, and what
         # it was before is measured against what it becomes.
-        values = backend.concatenate(parts)
+        values = ops.concatenate(parts)
         if not self._is_exhaustive:
             values = values * self._scale
         return backend.whole(values)
@@ -161,7 +161,7 @@ def inner_products(
         else backend.sum_of_products(a, b)
         for a, b in zip(left, right, strict=True)
     ]
-    return backend.stack(parts)
+    return ops.stack(parts)
 
 
 def norm(values: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def weight_norm(weights: Tensor, num_coordinates: int) -> Tensor:
 
 def _at_least_smallest(length: Tensor, num_coordinates: int) -> Tensor:
     smallest = SMALLEST_WEIGHT * math.sqrt(num_coordinates)
-    return backend.where(length < smallest, smallest, length)
+    return ops.where(length < smallest, smallest, length)
 
 
 def step_signals(
@@ -220,9 +220,7 @@ def step_signals(
         "weight_norm": _at_least_smallest(lengths[2], num_coordinates),
         "update_norm": lengths[3],
         "distance": lengths[4],
-        "cosine": backend.where(
-            length > TINY, -products[0] / (length + TINY), 0.0
-        ),
+        "cosine": ops.where(length > TINY, -products[0] / (length + TINY), 0.0),
     }
 
 

@@ -10,8 +10,9 @@ import math
 from typing import Any
 from typing import NamedTuple
 
-from keras import ops
+from keras_metalr import backend
 
+ops = backend.native_ops()
 Tensor = Any
 
 # Records of runs name it, beside the controller: with another rule, the same

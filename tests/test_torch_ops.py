@@ -1,0 +1,100 @@
+"""What stands in for `keras.ops` on torch answers as `keras.ops` does."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_metalr import backend
+
+pytestmark = pytest.mark.skipif(
+    backend.name() != "torch", reason="torch_ops is for the backend torch"
+)
+
+UNARY = (
+    "abs",
+    "ceil",
+    "exp",
+    "isfinite",
+    "isnan",
+    "log",
+    "sqrt",
+    "square",
+    "sum",
+    "tanh",
+    "zeros_like",
+)
+BINARY = ("equal", "maximum", "minimum")
+values = st.floats(width=32) | st.sampled_from([0.0, 1e30, 1e-30])
+
+
+def both(name, *arguments):
+    """The same call on both, arrays as tensors and the rest as it is."""
+    results = []
+    for module in (backend.native_ops(), keras.ops):
+        given_ = [
+            keras.ops.convert_to_tensor(a) if isinstance(a, np.ndarray) else a
+            for a in arguments
+        ]
+        results.append(getattr(module, name)(*given_))
+    return results
+
+
+def assert_same(name, *arguments):
+    ours, theirs = both(name, *arguments)
+    assert ours.dtype == theirs.dtype, name
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(ours),
+        keras.ops.convert_to_numpy(theirs),
+        err_msg=f"{name}{arguments}",
+    )
+
+
+@given(st.lists(values, min_size=1, max_size=5), values)
+def test_numbers(numbers, other):
+    vector = np.array(numbers, "float32")
+    scalar = np.array(other, "float32")
+    for name in UNARY:
+        assert_same(name, vector)
+    for name in BINARY:
+        assert_same(name, vector, scalar)
+        if not math.isnan(other):
+            assert_same(name, vector, 0.3)
+    assert_same("clip", vector, -4.0, 4.0)
+    assert_same("power", 0.96, np.abs(vector))
+    assert_same("where", vector > 0.0, vector, scalar)
+    assert_same("where", vector > 0.0, vector, float("nan"))
+    assert_same("where", vector > 0.0, 0.8, 0.3)
+    assert_same("concatenate", [vector_tensor(vector)] * 2)
+    assert_same("stack", [vector_tensor(vector)] * 2)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+def test_conditions(first, second):
+    array = np.array(second)
+    for name in ("logical_and", "logical_or"):
+        assert_same(name, np.array(first), array)
+    assert_same("logical_not", array)
+    assert_same("cast", array, "float32")
+    # The host may know one of them.
+    assert_same("logical_and", first, array)
+
+
+def test_every_name_is_one_of_keras():
+    operations = backend.native_ops()
+    for name in vars(operations):
+        if callable(getattr(operations, name)) and name.islower():
+            assert hasattr(keras.ops, name), name
+
+
+def test_elements_come_apart_in_order():
+    parts = backend.native_ops().unstack(vector_tensor([1.0, 2.0, 3.0]), 3)
+    assert [float(part) for part in parts] == [1.0, 2.0, 3.0]
+
+
+def vector_tensor(array):
+    return keras.ops.convert_to_tensor(np.asarray(array, "float32"))
