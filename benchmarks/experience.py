@@ -10,6 +10,8 @@ trained on and no constant was chosen on. About ten minutes on two CPU cores.
 import argparse
 import os
 import pathlib
+import shlex
+import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--runs", type=int, default=20, help="of each task, one after another")
     add("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
     check_backend()
     data, names = load_data()
     rows = []
@@ -72,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows.append({"family": family, "controller": name, **_row(regrets)})
             print(rows[-1], flush=True)
     record = {
-        "command": "KERAS_BACKEND=jax python benchmarks/experience.py",
+        "command": shlex.join(
+            ["KERAS_BACKEND=jax", "python", "benchmarks/experience.py", *given]
+        ),
         "num_tasks": arguments.tasks,
         "num_runs": arguments.runs,
         "num_steps": NUM_STEPS,
@@ -144,6 +149,9 @@ def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
             "by_run": [round(float(v), 4) for v in values.mean(axis=1)],
             "first": summarize(values[:BLOCK].mean(axis=0)),
             "last": summarize(values[-BLOCK:].mean(axis=0)),
+            "last_less_first": summarize(
+                values[-BLOCK:].mean(axis=0) - values[:BLOCK].mean(axis=0)
+            ),
         }
     gain = regrets["with"][-BLOCK:] - regrets["without"][-BLOCK:]
     return {**row, "last_with_less_without": summarize(gain.mean(axis=0))}
@@ -152,11 +160,11 @@ def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
 def _print(rows: Sequence[dict[str, Any]]) -> None:
     table = Table("family", "controller", "runs", "with", "without")
     for row in rows:
-        for block in ("first", "last"):
+        for block in ("first", "last", "last_less_first"):
             table.add_row(
                 row["family"],
                 row["controller"],
-                f"{block} {BLOCK}",
+                f"{block.replace('_', ' ')} {BLOCK}",
                 *(
                     bounds_text(row[name][block])
                     for name in ("with", "without")

@@ -290,11 +290,20 @@ def experience_table(path: Path) -> str:
                 row["family"],
                 f"{learned['first']['mean']:.3f}",
                 bounds_text(learned["last"]),
+                bounds_text(learned["last_less_first"]),
                 bounds_text(plain["last"]),
                 bounds_text(row["last_with_less_without"]),
             )
         )
-    heads = ("controller", "nets", "first 5", "last 5", "without", "difference")
+    heads = (
+        "controller",
+        "nets",
+        "first 5",
+        "last 5",
+        "last - first",
+        "without",
+        "last - without",
+    )
     return "\n".join(
         [
             markdown_table(heads, rows),

@@ -7,7 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from keras_metalr.benchmark.records import RunResult
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
+from tests.benchmark.full_report.made_up import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
@@ -27,6 +29,33 @@ def test_the_page_says_what_the_records_say(tmp_path, capsys):
     assert "is stale" in capsys.readouterr().err
     assert large_nets.main(["page", "--page", str(page)]) == 0
     assert page.read_text() == large_nets.PAGE.read_text()
+
+
+def test_a_whole_epoch_has_a_row_with_its_quarters(tmp_path, capsys):
+    arguments = ["page", "--output", str(tmp_path)]
+    arguments += ["--page", str(tmp_path / "page.md")]
+    assert large_nets.main(arguments) == 0
+    assert "whole epoch" not in (tmp_path / "page.md").read_text()
+    run = RunResult(
+        config={
+            "method": "metalr",
+            "learning_rate": 2e-5,
+            "seed": 4,
+            "steps": 2104,
+            "batch_size": 32,
+            "options": {"sequence_length": 48},
+        },
+        environment=ENVIRONMENT,
+        history={"val_accuracy": [0.81, 0.82, 0.83, 0.84]},
+        curves={},
+        results={"eval_loss": 0.25, "eval_f1": 0.8399},
+    )
+    run.save(tmp_path / "whole_epoch" / "run.json")
+    assert large_nets.main(arguments) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert "2,104 steps of 32 phrases of at most\n48 tokens" in page
+    row = "| MetaLR | 2e-5 | 4 | 0.810, 0.820, 0.830, 0.840 | 0.250 | 0.840 | "
+    assert f"{row}TensorFlow 2.21, Keras 3.15, 2 CPU cores |" in page
 
 
 @pytest.mark.parametrize("name", large_nets.TASKS)

@@ -201,7 +201,11 @@ def test_experience_table(tmp_path):
         return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
 
     row = {"family": "dense", "controller": "general"}
-    row["with"] = {"first": values(0.3), "last": values(0.1)}
+    row["with"] = {
+        "first": values(0.3),
+        "last": values(0.1),
+        "last_less_first": values(-0.2),
+    }
     row["without"] = {"first": values(0.4), "last": values(0.2)}
     row["last_with_less_without"] = values(-0.1)
     content = {"num_tasks": 7, "num_runs": 20, "num_steps": 200, "rows": [row]}
@@ -209,7 +213,8 @@ def test_experience_table(tmp_path):
     text = tables.experience_table(tmp_path / "experience.json")
     assert (
         "| `general` | dense | 0.300 | 0.100 [0.090, 0.110] | "
-        "0.200 [0.190, 0.210] | -0.100 [-0.110, -0.090] |"
+        "-0.200 [-0.210, -0.190] | 0.200 [0.190, 0.210] | "
+        "-0.100 [-0.110, -0.090] |"
     ) in text
     assert "7 small tasks, each trained 20 times for 200 steps" in text
 

@@ -63,6 +63,7 @@ def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
         f"--output {file}".split()
     )
     record = json.loads(file.read_text())
+    assert record["command"].endswith(f"--runs 4 --output {file}")
     names = [row["controller"] for row in record["rows"]]
     assert names == ["supervised", "general"]
     shown = capsys.readouterr().out
@@ -73,3 +74,5 @@ def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
         first = np.mean(by_run[:2])
         assert row["with"]["first"]["mean"] == pytest.approx(first, abs=2e-4)
         assert f"{row['with']['first']['mean']:.3f} [" in shown
+        gain = row["with"]["last_less_first"]["mean"]
+        assert gain == pytest.approx(np.mean(by_run[2:]) - first, abs=2e-4)

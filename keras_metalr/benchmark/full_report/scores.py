@@ -1,6 +1,7 @@
 """From the kept runs of a part to the figures of its tables."""
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.scoring import epochs_to_target
 from keras_metalr.benchmark.scoring import mean_and_interval
 
 # A run that failed counts as this much regret: 1 is no progress at all.
@@ -212,6 +214,29 @@ def _reference(
         num_references=len(groups),
         num_seeds=len(groups[method, rate]),
     )
+
+
+def median_epochs_to_end_of(
+    others: Sequence[RunResult], runs: Sequence[RunResult]
+) -> float:
+    """Median number of epochs until runs are as accurate as others end.
+
+    Args:
+        others: Sequence of `RunResult`.
+        runs: Sequence of `RunResult`; each is compared with that of the others
+            that has its seed.
+
+    Returns:
+        Float; infinity where more than half of the runs never were.
+    """
+    ends = {
+        run.config["seed"]: run.history["val_accuracy"][-1] for run in others
+    }
+    epochs = [
+        epochs_to_target(run.history["val_accuracy"], ends[run.config["seed"]])
+        for run in runs
+    ]
+    return statistics.median(epochs)
 
 
 def paired(

@@ -24,6 +24,7 @@ from keras_metalr.benchmark.full_report.wording import task_title
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import RESULTS_LINE
 from keras_metalr.benchmark.text import count_text
+from keras_metalr.benchmark.text import epochs_text
 from keras_metalr.benchmark.text import rate_text
 
 # What the experiment report printed for BERT Base on SST-2.
@@ -149,7 +150,25 @@ def _differences(
     if len(starts) > 1:
         spread = 100 * (max(starts) - min(starts))
         text += f" Its {len(starts)} starts differ by {spread:.2f} points."
+    if ("static", rate) in groups:
+        text += f" {_epochs_to_static(groups, rate)}"
     return [Paragraph(source.caption(part, text))]
+
+
+def _epochs_to_static(
+    groups: Mapping[tuple[str, float], list[RunResult]], rate: float
+) -> str:
+    """How soon each method is where static ends."""
+    static = groups["static", rate]
+    medians = [
+        f"{METHOD_NAMES[method]} from {rate_text(start)} "
+        f"{epochs_text(scores.median_epochs_to_end_of(static, runs))}"
+        for (method, start), runs in groups.items()
+    ]
+    return (
+        "Epochs until the accuracy that static has at its end, of the same "
+        f"seed (medians): {', '.join(medians)}."
+    )
 
 
 def results_line_blocks(part: PartResult, source: Source) -> list[Block]:

@@ -213,6 +213,11 @@ def test_numbers_by_hand(written):
     assert "| first 5 | 0.038 ± 0.000 |" in text
     assert "| last 5 | -0.037 ± 0.000 |" in text
     assert "have a regret that is lower than the first 5" in text
+    # All are at 0.8 in the second of two epochs.
+    assert (
+        "of the same seed (medians): static from 0.01 2, cosine from 0.01 2, "
+        "MetaLR from 0.0001 2, MetaLR from 0.01 2, MetaLR from 1 2."
+    ) in text
 
 
 def test_nothing_measured(tmp_path):

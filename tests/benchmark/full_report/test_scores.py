@@ -8,6 +8,7 @@ import pytest
 
 from keras_metalr.benchmark.full_report import scores
 from keras_metalr.benchmark.full_report.wording import verdict
+from keras_metalr.benchmark.records import RunResult
 from tests.benchmark.full_report.made_up import part_results
 
 pytestmark = pytest.mark.backend_independent
@@ -125,3 +126,25 @@ def test_groups_keep_the_order_of_the_plan():
     outcomes = scores.ladder_outcomes(parts["phases-digits"])
     assert list(outcomes) == sorted(outcomes)
     assert {len(values) for values in outcomes.values()} == {2}
+
+
+def test_epochs_to_the_end_of_another_by_hand():
+    def runs(histories):
+        return [
+            RunResult(
+                config={"seed": seed},
+                environment={},
+                history={"val_accuracy": accuracies},
+                curves={},
+                results={},
+            )
+            for seed, accuracies in histories.items()
+        ]
+
+    static = runs({1: [0.1, 0.3, 0.2], 2: [0.1, 0.2, 0.3], 3: [0.5, 0.4, 0.9]})
+    # In the other order: seeds are paired, not places.
+    others = runs({3: [0.8, 0.8, 0.8], 2: [0.3, 0.1, 0.1], 1: [0.1, 0.2, 0.9]})
+    assert scores.median_epochs_to_end_of(static, static) == 3.0
+    assert scores.median_epochs_to_end_of(static, others) == 2.0
+    missed = runs({seed: [0.0, 0.0, 0.0] for seed in (1, 2, 3)})
+    assert math.isinf(scores.median_epochs_to_end_of(static, missed))

@@ -1,0 +1,87 @@
+"""What the benchmark of the overhead measures is what it says."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location(
+    "overhead", ROOT / "benchmarks" / "overhead.py"
+)
+overhead = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(overhead)
+
+MEBIBYTE = 2**20
+needs_proc = pytest.mark.skipif(
+    not pathlib.Path("/proc/self/clear_refs").exists(),
+    reason="peaks of memory are read from /proc, which Linux has",
+)
+
+
+@needs_proc
+def test_peak_rises_with_what_is_taken_and_stays_when_it_is_given_back():
+    before = overhead._peak()
+    # More than the process ever had, so that its peak must rise.
+    taken = np.ones(before + 64 * MEBIBYTE, "uint8")
+    risen = overhead._peak()
+    assert risen > before + 63 * MEBIBYTE
+    del taken
+    # Linux counts pages a little late.
+    assert overhead._peak() == pytest.approx(risen, abs=MEBIBYTE)
+
+
+@needs_proc
+@pytest.mark.large
+def test_memory_is_that_of_a_process_that_trains():
+    command = [sys.executable, ROOT / "benchmarks" / "overhead.py", "--peak"]
+    in_all, once_compiled = {}, {}
+    for method in ("plain", "guard"):
+        printed = subprocess.run(
+            [*command, "dense", method],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        in_all[method], once_compiled[method] = map(int, printed.split()[-2:])
+        # The weights, the slots of Adam and the gradients, 1 M of each.
+        assert once_compiled[method] > 4 * 4 * 1e6
+        assert once_compiled[method] <= in_all[method] < 4096 * MEBIBYTE
+    ratios = overhead._memory_ratios(
+        "memory", {**in_all, "metalr": in_all["plain"]}
+    )
+    assert ratios["ratio_memory"] == 1.0
+    assert 0.8 < ratios["ratio_memory_with_guard"] < 1.6
+
+
+def test_interleaved_steps_give_a_mean_over_an_interval(monkeypatch):
+    """Made-up times: 2 s plain, 3 s with MetaLR, 5 s where it decides."""
+    calls = []
+
+    def make_stepper(name, callback, jit):
+        label = "plain" if callback is None else "metalr"
+        return lambda: calls.append(label) or (name, label)
+
+    def timed(step):
+        _, label = step()
+        if label == "plain":
+            timed.round += 1
+            return 2.0
+        return 5.0 if timed.round % 2 == 0 else 3.0
+
+    timed.round = 0
+    monkeypatch.setattr(overhead, "make_stepper", make_stepper)
+    monkeypatch.setattr(overhead, "_timed", timed)
+    result = overhead.measure("dense", pairs=3, jit=False)
+    # Four steps of each to warm up, then six rounds of one step of each.
+    assert calls == ["plain", "metalr", "metalr"] * 10
+    assert result["plain_milliseconds"] == 2000.0
+    assert result["ratio_without_trust"] == 1.5
+    assert result["ratio_without_trust_with_guard"] == 1.5
+    assert result["ratio_decision_step"] == 2.5
+    assert result["interval_horizon_2000"] == 10
+    assert result["ratio_horizon_2000"] == pytest.approx((9 * 1.5 + 2.5) / 10)
+    assert result["ratio_horizon_200"] == 2.5
