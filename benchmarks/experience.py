@@ -43,6 +43,11 @@ from keras_metalr.trace import Trace
 SEED = 40_000
 NUM_STEPS = 200
 BLOCK = 5
+BLOCKS = {
+    "first": f"first {BLOCK}",
+    "last": f"last {BLOCK}",
+    "last_less_first": "last - first",
+}
 RESULT = pathlib.Path(__file__).parent / "results" / "experience.json"
 
 
@@ -160,18 +165,22 @@ def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
 def _print(rows: Sequence[dict[str, Any]]) -> None:
     table = Table("family", "controller", "runs", "with", "without")
     for row in rows:
-        for block in ("first", "last", "last_less_first"):
+        for block, label in BLOCKS.items():
             table.add_row(
                 row["family"],
                 row["controller"],
-                f"{block.replace('_', ' ')} {BLOCK}",
+                label,
                 *(
                     bounds_text(row[name][block])
                     for name in ("with", "without")
                 ),
             )
         table.add_row(
-            "", "", "difference", bounds_text(row["last_with_less_without"]), ""
+            "",
+            "",
+            "with - without",
+            bounds_text(row["last_with_less_without"]),
+            "",
         )
     Console().print(table)
 

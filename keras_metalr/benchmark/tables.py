@@ -311,8 +311,9 @@ def experience_table(path: Path) -> str:
             f"Mean regret over {content['num_tasks']} small tasks, each "
             f"trained {content['num_runs']} times for "
             f"{content['num_steps']} steps, with 95 % intervals over tasks: of "
-            "the first and the last 5 runs with experience, and of the last 5 "
-            "without. 0 is the best of 36 tuned runs.",
+            "the first and the last 5 runs with experience, and their "
+            "difference; of the last 5 without, and the difference to those. "
+            "Below 0 it helps; a regret of 0 is the best of 36 tuned runs.",
         ]
     )
 
