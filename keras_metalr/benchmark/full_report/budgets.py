@@ -126,13 +126,13 @@ BUDGETS = {
         cifar10=Primary(
             Task(
                 "cifar10_resnet18",
-                seconds=(70, 95),
+                seconds=(78, 108),
                 options={
                     "image_size": 16,
                     "train_examples": 5120,
                     "validation_examples": 512,
                 },
-                epochs=4,
+                epochs=8,
                 steps=80,
                 target_accuracy=0.25,
             )
@@ -140,7 +140,7 @@ BUDGETS = {
         sst2=Primary(
             Task(
                 "sst2_bert",
-                seconds=(75, 100),
+                seconds=(92, 126),
                 # Whole batches: another size would be compiled, too.
                 options={**_CPU_SST2, "validation_examples": 384},
                 epochs=4,
