@@ -24,8 +24,7 @@ def name() -> str:
 def native_ops() -> Any:
     """`keras.ops` for what is known to be native tensors.
 
-    On torch the part of them in `torch_ops`, whose calls take a third of the
-    time.
+    On torch the part of them that is in `torch_ops`.
     """
     if _NAME == "torch":
         from keras_metalr import torch_ops

@@ -126,7 +126,7 @@ BUDGETS = {
         cifar10=Primary(
             Task(
                 "cifar10_resnet18",
-                seconds=(78, 108),
+                seconds=(80, 112),
                 options={
                     "image_size": 16,
                     "train_examples": 5120,
@@ -140,9 +140,9 @@ BUDGETS = {
         sst2=Primary(
             Task(
                 "sst2_bert",
-                seconds=(92, 126),
+                seconds=(85, 119),
                 # Whole batches: another size would be compiled, too.
-                options={**_CPU_SST2, "validation_examples": 384},
+                options={**_CPU_SST2, "validation_examples": 256},
                 epochs=4,
                 steps=80,
                 target_accuracy=0.75,
@@ -150,7 +150,7 @@ BUDGETS = {
         ),
         results_line=Task(
             "sst2_bert",
-            seconds=(110, 140),
+            seconds=(95, 110),
             options=_CPU_SST2,
             epochs=1,
             steps=80,

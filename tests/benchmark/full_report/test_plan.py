@@ -62,7 +62,7 @@ def test_number_of_runs():
     }
 
 
-@pytest.mark.parametrize(("budget", "minutes"), [("cpu", 85), ("smoke", 2.8)])
+@pytest.mark.parametrize(("budget", "minutes"), [("cpu", 88), ("smoke", 2.8)])
 def test_budgets_keep_some_time_in_hand(budget, minutes):
     """They are to end within 90 and 3 minutes."""
     seconds = {
@@ -107,7 +107,7 @@ def test_cuts_say_what_is_left_out():
     assert parts["sst2"].details["cuts"] == [
         "small in place of bert_base_en_uncased",
         "2,560 training examples",
-        "384 validation examples",
+        "256 validation examples",
         "32 tokens a text in place of 128",
         "80 training steps in place of 3 epochs (4 validations)",
         "a target accuracy of 75% in place of 90%",
