@@ -43,7 +43,7 @@ def test_a_whole_epoch_has_a_row_with_its_quarters(tmp_path, capsys):
             "seed": 4,
             "steps": 2104,
             "batch_size": 32,
-            "options": {"sequence_length": 48},
+            "options": {"sequence_length": 48, "encoder": "MiniLM"},
         },
         environment=ENVIRONMENT,
         history={"val_accuracy": [0.81, 0.82, 0.83, 0.84]},
@@ -53,7 +53,8 @@ def test_a_whole_epoch_has_a_row_with_its_quarters(tmp_path, capsys):
     run.save(tmp_path / "whole_epoch" / "run.json")
     assert large_nets.main(arguments) == 0
     page = (tmp_path / "page.md").read_text()
-    assert "2,104 steps of 32 phrases of at most\n48 tokens" in page
+    assert "MiniLM, the encoder above and not BERT Base, 2,104 steps" in page
+    assert "32 phrases of at most 48 tokens" in page
     row = "| MetaLR | 2e-5 | 4 | 0.810, 0.820, 0.830, 0.840 | 0.250 | 0.840 | "
     assert f"{row}TensorFlow 2.21, Keras 3.15, 2 CPU cores |" in page
 
