@@ -83,8 +83,8 @@ WHOLE_EPOCH = """
 {options[encoder]}, the encoder above and not BERT Base, {steps:,} steps of
 {batch_size} phrases of at most {options[sequence_length]} tokens.
 Accuracy on the 872 examples of the validation set, four times; loss and macro
-F1 at the end. The experiment report has an accuracy of 0.856 for BERT Base after
-one epoch, on 500 of the examples.
+F1 at the end. The experiment report has an accuracy of 0.856 for BERT Base
+after one epoch, on 500 of the examples.
 """
 HEADS = (
     "| method | rate | seeds | accuracy | lowest | loss | F1 |",
