@@ -150,13 +150,13 @@ def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
     """Means over tasks: run by run, and of the first and the last runs."""
     row: dict[str, Any] = {}
     for name, values in regrets.items():
+        first = values[:BLOCK].mean(axis=0)
+        last = values[-BLOCK:].mean(axis=0)
         row[name] = {
             "by_run": [round(float(v), 4) for v in values.mean(axis=1)],
-            "first": summarize(values[:BLOCK].mean(axis=0)),
-            "last": summarize(values[-BLOCK:].mean(axis=0)),
-            "last_less_first": summarize(
-                values[-BLOCK:].mean(axis=0) - values[:BLOCK].mean(axis=0)
-            ),
+            "first": summarize(first),
+            "last": summarize(last),
+            "last_less_first": summarize(last - first),
         }
     gain = regrets["with"][-BLOCK:] - regrets["without"][-BLOCK:]
     return {**row, "last_with_less_without": summarize(gain.mean(axis=0))}

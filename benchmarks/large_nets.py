@@ -48,7 +48,6 @@ from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
-from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import rate_text
@@ -318,8 +317,11 @@ def page(folder: pathlib.Path) -> str:
         made = [r for r in records if r["task"] == name]
         if not made:
             paragraphs.append("No run was finished.")
-        for device in sorted({_device(r) for r in made}):
-            rows = [r for r in made if _device(r) == device]
+        devices = [environment_text(r["environment"]) for r in made]
+        for device in sorted(set(devices)):
+            rows = [
+                r for r, d in zip(made, devices, strict=True) if d == device
+            ]
             paragraphs += [
                 f"{rows[0]['num_steps']} steps of {task.batch_size}, {device} "
                 f"({rows[0]['note']}).",
@@ -354,16 +356,6 @@ def _whole_epoch(folder: pathlib.Path) -> list[str]:
         WHOLE_EPOCH.strip().format(**runs[0].config),
         markdown_table((*heads, "loss", "F1", "run on"), rows),
     ]
-
-
-def _device(record: dict[str, Any]) -> str:
-    """What a run was made on, and with."""
-    environment = record["environment"]
-    versions, backend = environment["versions"], environment["backend"]
-    return (
-        f"{environment['accelerator'] or 'CPU'}, {BACKENDS[backend]} "
-        f"{versions[backend]}, Keras {versions['keras']}"
-    )
 
 
 def _lines(name: str, records: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What differs between TensorFlow, JAX and torch, and nothing else."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ def name() -> str:
     return _NAME
 
 
+@functools.cache
 def native_ops() -> Any:
     """`keras.ops` for what is known to be native tensors.
 
