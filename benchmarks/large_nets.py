@@ -5,11 +5,13 @@
     python benchmarks/large_nets.py page    # or check: is it stale?
 
 ResNet-18 from new weights on 4,992 images of CIFAR-10, 5 epochs, SGD with
-momentum; and a pretrained encoder on 12,800 phrases of SST-2, one epoch, AdamW.
-The schedules are a warmup and a cosine, and a warmup and a straight line. Made
-for a GPU. `prepare` runs where the data sets are, and writes all that `run`
-reads, so that the machine with the GPU needs neither them nor TensorFlow. Runs
-that are there already are not made again.
+momentum; and a pretrained encoder on SST-2, AdamW: one epoch of 12,800 phrases,
+and three of all 67,328. The schedules are a warmup and a cosine, and a warmup
+and a straight line. Made for a GPU. `prepare` runs where the data sets are, and
+writes all that `run` reads, so that the machine with the GPU needs neither them
+nor TensorFlow. Runs that are there already are not made again, and several can
+be made at a time; a folder in `JAX_COMPILATION_CACHE_DIR` spares JAX most of
+their compilation.
 
 The page also shows runs over a whole epoch, 67,328 phrases, which
 `scripts/train_sst2.py --method metalr --preset large_nets/encoder
@@ -34,6 +36,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import joblib
 import keras
 import numpy as np
 
@@ -59,6 +62,7 @@ from keras_metalr.workloads.sst2_bert import encoder_name
 from keras_metalr.workloads.sst2_bert import encoder_note
 from keras_metalr.workloads.sst2_bert import load_sst2
 
+METHODS = ("static", "tuned", "metalr")
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "large_nets"
 PAGE = ROOT / "docs" / "large_nets.md"
@@ -95,11 +99,15 @@ SEQUENCE_LENGTH = 64
 class Task(NamedTuple):
     """What is trained, and from where.
 
-    `schedule` is the tuned rows' own, `rates` its highest rates, and `starts`
-    the first rates that MetaLR is given.
+    `data` names the file that `prepare` wrote, of which `num_train` examples
+    are trained on. `schedule` is the tuned rows' own, `rates` its highest
+    rates, `static` the constant rates, and `starts` the first rates that
+    MetaLR is given.
     """
 
     title: str
+    data: str
+    num_train: int
     build: Callable[[pathlib.Path], keras.Model]
     optimizer: str
     batch_size: int
@@ -107,11 +115,26 @@ class Task(NamedTuple):
     schedule: str
     rates: tuple[float, ...]
     starts: tuple[float, ...]
+    static: tuple[float, ...] = ()
 
 
+_ENCODER = Task(
+    title="A pretrained encoder on SST-2, AdamW",
+    data="encoder",
+    num_train=12_800,
+    build=lambda folder: _plain_classifier(folder / "encoder"),
+    optimizer="adamw",
+    batch_size=32,
+    epochs=1,
+    schedule="linear",
+    rates=(1e-5, 2e-5, 5e-5, 1e-4),
+    starts=(1e-7, 1e-5, 1e-3, 1e-1),
+)
 TASKS = {
     "resnet18": Task(
         title="ResNet-18 on CIFAR-10, SGD with momentum, new weights",
+        data="resnet18",
+        num_train=4_992,
         build=lambda folder: build_resnet18(),
         optimizer="momentum",
         batch_size=64,
@@ -120,15 +143,14 @@ TASKS = {
         rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
         starts=(1e-5, 1e-3, 1e-1, 10.0),
     ),
-    "encoder": Task(
-        title="A pretrained encoder on SST-2, AdamW",
-        build=lambda folder: _plain_classifier(folder / "encoder"),
-        optimizer="adamw",
-        batch_size=32,
-        epochs=1,
-        schedule="linear",
-        rates=(1e-5, 2e-5, 5e-5, 1e-4),
-        starts=(1e-7, 1e-5, 1e-3, 1e-1),
+    "encoder": _ENCODER,
+    "encoder_whole": _ENCODER._replace(
+        title="The same encoder on all of SST-2, the experiment report's run",
+        num_train=67_328,
+        epochs=3,
+        rates=(2e-5, 5e-5, 1e-4),
+        starts=(2e-7, 2e-5, 2e-3),
+        static=(2e-5,),
     ),
 }
 
@@ -150,9 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--folder", type=pathlib.Path, default=pathlib.Path("large_nets"))
     add("--preset", help="prepare: folder of a Hugging Face style encoder")
     add("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS))
-    add("--methods", nargs="+", default=["metalr", "tuned"])
+    add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--seeds", type=int, default=NUM_SEEDS)
     add("--seconds", type=float, help="run: begin no run after so many")
+    add("--processes", type=int, default=1, help="run: so many at a time")
     add("--output", type=pathlib.Path, default=RESULTS)
     add("--page", type=pathlib.Path, default=PAGE)
     arguments = parser.parse_args(argv)
@@ -161,21 +184,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("prepare needs --preset, the folder of an encoder")
         prepare(arguments.folder, arguments.preset)
     elif arguments.what == "run":
-        began = time.monotonic()
-        limit = arguments.seconds or float("inf")
-        for task, method, seed in itertools.product(
-            arguments.tasks, arguments.methods, range(arguments.seeds)
-        ):
-            for rate in _rates(TASKS[task], method):
-                if time.monotonic() - began < limit:
-                    run(
-                        arguments.folder,
-                        task,
-                        method,
-                        rate,
-                        seed,
-                        arguments.output,
-                    )
+        began = time.time()
+        stop = began + (arguments.seconds or float("inf"))
+        joblib.Parallel(arguments.processes)(
+            joblib.delayed(run)(
+                arguments.folder,
+                task,
+                method,
+                rate,
+                seed,
+                arguments.output,
+                stop,
+            )
+            for task, method, seed in itertools.product(
+                arguments.tasks, arguments.methods, range(arguments.seeds)
+            )
+            for rate in _rates(TASKS[task], method)
+        )
     elif arguments.what == "page":
         write_text(arguments.page, page(arguments.output))
     elif arguments.page.read_text("utf-8") != page(arguments.output):
@@ -208,9 +233,8 @@ def prepare(folder: pathlib.Path, preset: str) -> None:
         bytes=np.concatenate(images),
         ends=np.cumsum([len(image) for image in images]),
         labels=np.array(labels, "int32"),
-        num_train=4992,
     )
-    data = load_sst2(preset, SEQUENCE_LENGTH, train_examples=12_800)
+    data = load_sst2(preset, SEQUENCE_LENGTH, train_examples=67_328)
     parts = {
         f"{part}_{name}": values.astype("uint16")
         for part, x in (("train", data.x_train), ("val", data.x_validation))
@@ -252,24 +276,30 @@ def run(
     rate: float,
     seed: int,
     output: pathlib.Path,
+    stop: float,
 ) -> None:
-    """Make one run, unless its record is there."""
+    """Make one run, unless its record is there or the time is past `stop`."""
     mark = controller_mark("general", digits=8) if method == "metalr" else ""
     label = "-".join(filter(None, (name, method, f"{rate:g}", str(seed), mark)))
     path = output / f"{label}.json"
-    if path.is_file():
+    if path.is_file() or time.time() > stop:
         return
     task = TASKS[name]
-    x, y, validation = _data(folder, name)
+    x, y, validation = _data(folder, task)
     keras.utils.set_random_seed(seed)
     model = task.build(folder)
     num_steps = len(y) // task.batch_size * task.epochs
     callbacks = [MetaLR()] if method == "metalr" else []
-    first = rate if method == "metalr" else _schedule(task, rate, num_steps)
+    first = _schedule(task, rate, num_steps) if method == "tuned" else rate
     model.compile(
         optimizer=optimizer_factory(task.optimizer)(first),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+    )
+    # No smaller batch at the end, which would be compiled for by itself.
+    num_validation = len(validation[1])
+    validation_batch_size = max(
+        size for size in range(1, 257) if num_validation % size == 0
     )
     began = time.monotonic()
     history = model.fit(
@@ -278,13 +308,15 @@ def run(
         batch_size=task.batch_size,
         epochs=task.epochs,
         validation_data=validation,
+        validation_batch_size=validation_batch_size,
         callbacks=callbacks,
         verbose=0,
     ).history
     seconds = time.monotonic() - began
-    predicted = np.argmax(
-        np.asarray(model.predict(validation[0], batch_size=256, verbose=0)), -1
+    logits = model.predict(
+        validation[0], batch_size=validation_batch_size, verbose=0
     )
+    predicted = np.argmax(np.asarray(logits), -1)
     record = {
         "task": name,
         "method": method,
@@ -298,7 +330,7 @@ def run(
         "seconds": seconds,
         "history": history,
         "rates": _rates_of_trace(callbacks),
-        "note": json.loads((folder / "notes.json").read_text())[name],
+        "note": json.loads((folder / "notes.json").read_text())[task.data],
         "environment": environment(),
     }
     write_json(path, record)
@@ -360,7 +392,7 @@ def _whole_epoch(folder: pathlib.Path) -> list[str]:
 
 def _lines(name: str, records: list[dict[str, Any]]) -> Iterator[str]:
     """A line for each method and rate that there are records of."""
-    for method in ("tuned", "metalr"):
+    for method in METHODS:
         for rate in _rates(TASKS[name], method):
             rows = [
                 r
@@ -378,17 +410,21 @@ def _line(
         return statistics.fmean(float(row[key]) for row in rows)
 
     tuned = f"warmup, then {TASKS[name].schedule}, from"
-    what = "MetaLR, from" if method == "metalr" else tuned
+    what = {"static": "constant", "tuned": tuned, "metalr": "MetaLR, from"}
     lowest = min(row["eval_accuracy"] for row in rows)
     return (
-        f"| {what} | {rate:g} | {len(rows)} | "
+        f"| {what[method]} | {rate:g} | {len(rows)} | "
         f"{mean('eval_accuracy'):.3f} | {lowest:.3f} | "
         f"{mean('eval_loss'):.3f} | {mean('eval_f1'):.3f} |"
     )
 
 
 def _rates(task: Task, method: str) -> tuple[float, ...]:
-    return task.starts if method == "metalr" else task.rates
+    return {
+        "static": task.static,
+        "tuned": task.rates,
+        "metalr": task.starts,
+    }[method]
 
 
 def _rates_of_trace(callbacks: Sequence[Any]) -> list[float]:
@@ -422,16 +458,18 @@ class _WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self.rate, "num_steps": self.num_steps}
 
 
-def _data(folder: pathlib.Path, name: str) -> tuple[Any, Any, tuple[Any, Any]]:
+def _data(folder: pathlib.Path, task: Task) -> tuple[Any, Any, tuple[Any, Any]]:
     """Training inputs and labels, and the pair to validate on."""
-    saved = np.load(folder / f"{name}.npz")
-    if name == "encoder":
+    saved = np.load(folder / f"{task.data}.npz")
+    if task.data == "encoder":
         inputs = ("token_ids", "segment_ids", "padding_mask")
         x, x_val = (
             {key: saved[f"{part}_{key}"].astype("int32") for key in inputs}
             for part in ("train", "val")
         )
-        return x, saved["train_labels"], (x_val, saved["val_labels"])
+        x = {key: values[: task.num_train] for key, values in x.items()}
+        y = saved["train_labels"][: task.num_train]
+        return x, y, (x_val, saved["val_labels"])
     from PIL import Image
 
     stored = np.split(saved["bytes"], saved["ends"][:-1])
@@ -440,7 +478,7 @@ def _data(folder: pathlib.Path, name: str) -> tuple[Any, Any, tuple[Any, Any]]:
     )
     images = images.astype("float32") / 255.0
     images = (images - images.mean((0, 1, 2))) / images.std((0, 1, 2))
-    count, labels = int(saved["num_train"]), saved["labels"]
+    count, labels = task.num_train, saved["labels"]
     return images[:count], labels[:count], (images[count:], labels[count:])
 
 

@@ -19,6 +19,9 @@ _TENSORFLOW_MISSING = (
     "backend. TensorFlow is not installed. Install it with "
     '`pip install "keras_metalr[data]"`.'
 )
+# Batches that are sorted by length together, and what a batch is cut to.
+_POOL = 16
+_MULTIPLE = 8
 
 
 class DataNotAvailableError(RuntimeError):
@@ -45,6 +48,10 @@ class Data:
             the task's name promises, such as `"lossy JPEG copy of the
             images"`. It goes into the record of every run, and stands wherever
             a figure of theirs does. Defaults to `""`, not at all.
+        lengths: Integer array or `None`, shape `(num_train,)`: how much of the
+            second axis of each training example is not padding. Where given,
+            a training batch is of examples of a like length and cut to the
+            longest of them. Defaults to `None`.
     """
 
     x_train: Any
@@ -53,6 +60,7 @@ class Data:
     y_validation: np.ndarray
     augment: Callable[[int], Callable[[Any], Any]] | None = None
     note: str = ""
+    lengths: np.ndarray | None = None
 
     @property
     def num_train(self) -> int:
@@ -76,6 +84,10 @@ class Data:
         full, so that no backend compiles a second step for a short one; what
         is left over at the end of a pass is seen in another pass.
 
+        With `lengths`, the examples of a pass are shuffled, sorted by length in
+        pools of 16 batches, and the batches shuffled. A batch is cut to a
+        multiple of 8, so that no backend compiles a step for every length.
+
         Args:
             batch_size: Integer, examples in a batch.
             seed: Integer. Fixes the order and the augmentation.
@@ -90,19 +102,42 @@ class Data:
             tf.convert_to_tensor, (self.x_train, self.y_train)
         )
         batch_size = min(batch_size, self.num_train)
+        lengths = None
+        if self.lengths is not None:
+            lengths = tf.convert_to_tensor(self.lengths, "int32")
 
         def shuffled_pass(number: Any) -> Any:
             # Stateless: `Dataset.shuffle` mixes in TensorFlow's global seed.
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(self.num_train), seed=tf.stack([seed, number])
             )
+            if lengths is not None:
+                order = by_length(order, tf.stack([seed, number]))
             order = tf.data.Dataset.from_tensor_slices(order)
             return order.batch(batch_size, drop_remainder=True)
 
+        def by_length(order: Any, stateless_seed: Any) -> Any:
+            order = order[: self.num_train // batch_size * batch_size]
+            pool = tf.range(len(order)) // (_POOL * batch_size)
+            # Every length is below the longest, so that pools stay apart.
+            place = pool * (tf.reduce_max(lengths) + 1)
+            order = tf.gather(
+                order, tf.argsort(place + tf.gather(lengths, order))
+            )
+            batches = tf.random.experimental.stateless_shuffle(
+                tf.reshape(order, (-1, batch_size)), seed=stateless_seed
+            )
+            return tf.reshape(batches, (-1,))
+
         def examples(index: Any) -> Any:
-            return tf.nest.map_structure(
+            x, y = tf.nest.map_structure(
                 lambda tensor: tf.gather(tensor, index), tensors
             )
+            if lengths is not None:
+                longest = tf.reduce_max(tf.gather(lengths, index))
+                cut = (longest + _MULTIPLE - 1) // _MULTIPLE * _MULTIPLE
+                x = tf.nest.map_structure(lambda tensor: tensor[:, :cut], x)
+            return x, y
 
         passes = tf.data.Dataset.counter()
         batches = passes.flat_map(shuffled_pass).map(examples)
