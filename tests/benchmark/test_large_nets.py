@@ -31,32 +31,45 @@ def test_the_page_says_what_the_records_say(tmp_path, capsys):
     assert page.read_text() == large_nets.PAGE.read_text()
 
 
-def test_a_whole_epoch_has_a_row_with_its_quarters(tmp_path, capsys):
+def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
     arguments = ["page", "--output", str(tmp_path)]
     arguments += ["--page", str(tmp_path / "page.md")]
     assert large_nets.main(arguments) == 0
-    assert "whole epoch" not in (tmp_path / "page.md").read_text()
-    run = RunResult(
-        config={
-            "method": "metalr",
-            "learning_rate": 2e-5,
-            "seed": 4,
-            "steps": 2104,
-            "batch_size": 32,
-            "options": {"sequence_length": 48, "encoder": "MiniLM"},
-        },
-        environment=ENVIRONMENT,
-        history={"val_accuracy": [0.81, 0.82, 0.83, 0.84]},
-        curves={},
-        results={"eval_loss": 0.25, "eval_f1": 0.8399},
-    )
-    run.save(tmp_path / "whole_epoch" / "run.json")
+    assert "all of SST-2" not in (tmp_path / "page.md").read_text()
+    for steps, options, accuracy in (
+        (6312, {"group_by_length": True}, np.arange(80, 92) / 100),
+        (2104, {}, (0.81, 0.82, 0.83, 0.84)),
+    ):
+        run = RunResult(
+            config={
+                "method": "metalr",
+                "learning_rate": 2e-5,
+                "seed": 4,
+                "steps": steps,
+                "batch_size": 32,
+                "options": {
+                    "sequence_length": 48,
+                    "encoder": "MiniLM",
+                    **options,
+                },
+            },
+            environment=ENVIRONMENT,
+            history={"val_accuracy": list(accuracy)},
+            curves={},
+            results={"eval_loss": 0.25, "eval_f1": 0.8399},
+        )
+        run.save(tmp_path / "all_of_sst2" / f"{steps}.json")
     assert large_nets.main(arguments) == 0
     page = (tmp_path / "page.md").read_text()
-    assert "MiniLM, the encoder above and not BERT Base, 2,104 steps" in page
-    assert "32 phrases of at most 48 tokens" in page
-    row = "| MetaLR | 2e-5 | 4 | 0.810, 0.820, 0.830, 0.840 | 0.250 | 0.840 | "
-    assert f"{row}TensorFlow 2.21, Keras 3.15, 2 CPU cores |" in page
+    assert "MiniLM, and not BERT Base" in page
+    assert "batches of\n32; *tokens*" in page
+    rest = "0.250 | 0.840 | TensorFlow 2.21, Keras 3.15, 2 CPU cores |"
+    rows = (
+        f"| 2,104 | 48 | 0.810, 0.820, 0.830, 0.840 | {rest}",
+        "| 6,312 | 48, batches by length | 0.820, 0.850, 0.880, 0.910 | "
+        f"{rest}",
+    )
+    assert "\n".join(f"| MetaLR | 2e-5 | 4 {row}" for row in rows) in page
 
 
 @pytest.mark.parametrize("name", large_nets.TASKS)

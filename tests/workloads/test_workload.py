@@ -55,6 +55,53 @@ def test_steps_per_epoch(batch_size, steps):
     assert _data().steps_per_epoch(batch_size) == steps
 
 
+@pytest.fixture
+def padded_data():
+    """Row i holds the number i + 1, `lengths[i]` times, then zeros."""
+    lengths = np.random.default_rng(0).integers(1, 31, 200)
+    x = np.where(
+        np.arange(30) < lengths[:, None], np.arange(1, 201)[:, None], 0
+    )
+    return Data(x, np.arange(200), x, np.arange(200), lengths=lengths)
+
+
+def test_batches_by_length_hold_every_example_whole_and_once(padded_data):
+    batches = list(padded_data.train_batches(10, 0).take(20))
+    for x, y in batches:
+        assert x.shape[1] % 8 == 0 or x.shape[1] == 30
+        assert x.shape[1] - 8 < padded_data.lengths[y].max() <= x.shape[1]
+        np.testing.assert_array_equal(
+            x.numpy(), padded_data.x_train[y][:, : x.shape[1]]
+        )
+    seen = np.concatenate([y for _, y in batches])
+    assert sorted(seen) == list(range(200))
+
+
+def test_batches_by_length_are_shuffled_and_their_seed_decides(padded_data):
+    def longest(seed, num_batches=20):
+        batches = padded_data.train_batches(10, seed).take(num_batches)
+        return [padded_data.lengths[y].max() for _, y in batches]
+
+    in_order = longest(0)
+    assert in_order == longest(0) != longest(1)
+    # Neither the batches of a pool nor those of a pass come in order.
+    assert in_order != sorted(in_order) and in_order != longest(0, 40)[20:]
+    # A random batch of ten would nearly always hold one of more than 20.
+    assert np.mean(np.array(in_order) <= 20) > 0.5
+
+
+def test_a_pool_is_not_the_whole_pass():
+    lengths = np.arange(640) // 2 + 1
+    x = np.zeros((640, 320))
+    data = Data(x, np.arange(640), x, np.arange(640), lengths=lengths)
+    spans = [
+        lengths[y].max() - lengths[y].min()
+        for _, y in data.train_batches(10, 0).take(64)
+    ]
+    # Sorted all together, ten neighbours would span five lengths.
+    assert 10 < np.median(spans) < 80
+
+
 def test_first_validation_examples():
     data = _data()
     part = data.first_validation_examples(2)
