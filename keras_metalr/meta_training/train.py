@@ -16,30 +16,23 @@ import numpy as np
 from keras_metalr.controller import Controller
 from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
-from keras_metalr.meta_training.bank import Bank
-from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.arenas import HELD_OUT_SEED
+from keras_metalr.meta_training.arenas import TRAINING_SEED
+from keras_metalr.meta_training.arenas import kept_data
+from keras_metalr.meta_training.arenas import stage_arena
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.bank import tuned_on_other_batches
 from keras_metalr.meta_training.card import make_card
-from keras_metalr.meta_training.checkpoint import load_tree
-from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import summarize
-from keras_metalr.meta_training.families import FAMILIES
-from keras_metalr.meta_training.optimizers import OptimizerSpec
-from keras_metalr.meta_training.tasks import Task
-from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import RULE_VERSION
 
-# Tasks of this seed and above are never trained on.
-HELD_OUT_SEED = 10_000
 SCORES_FILE = "scores.json"
 
 
@@ -85,12 +78,12 @@ def meta_train(
     earlier = _earlier(start)
     origin = earlier[0]["start"] if earlier else start
     clock = _Clock(work / "seconds.json")
-    loaded = data, names = _kept_data(work)
+    loaded = data, names = kept_data(work)
     say(f"data: {', '.join(names)}; device: {clock.device}")
     wanted = [s for s in config.stages if s.name in config.order]
 
     def build(stage: Stage) -> Arena:
-        return _arena(stage, data, names, work, 0, say)
+        return stage_arena(stage, data, names, work, TRAINING_SEED, say)
 
     # Side by side, since each compiles programs of its own.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -157,7 +150,7 @@ def score_again(
     config = config_from_record(record["config"])
     record["scores"] = _held_out_scores(
         config,
-        _kept_data(work),
+        kept_data(work),
         (
             Controller.from_preset(record["origin"]),
             Controller.from_preset(str(output)),
@@ -198,7 +191,7 @@ def _held_out_scores(
     for stage in config.stages:
         if not stage.num_held_out:
             continue
-        arena = _arena(stage, *loaded, work, HELD_OUT_SEED, say)
+        arena = stage_arena(stage, *loaded, work, HELD_OUT_SEED, say)
         scores[stage.name] = {
             "start": _summary(arena, start),
             "evolved": _summary(arena, controller),
@@ -217,38 +210,6 @@ def _write_card(
     (output / SCORES_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _arena(
-    stage: Stage,
-    data: Data,
-    names: list[str],
-    work: pathlib.Path,
-    seed: int,
-    say: Callable[[str], None],
-) -> Arena:
-    """A stage with its bank; tuning it takes minutes, so it is kept."""
-    held_out = seed >= HELD_OUT_SEED
-    count = stage.num_held_out if held_out else stage.num_tasks
-    unroll = Unroll(
-        FAMILIES[stage.family], data, stage.num_decisions, stage.interval
-    )
-    path = work / f"bank-{stage.name}-{'held-out' if held_out else 'train'}.npz"
-    kind = [stage.family, stage.num_decisions, stage.interval]
-    origin = json.dumps([*kind, unroll.num_weights, count, seed, *names])
-    if path.is_file():
-        bank = load_tree(path, _bank_structure(), origin)
-        return Arena(stage.name, unroll, bank)
-    say(f"tuning {count} tasks of {stage.name}")
-    bank = make_bank(unroll, count, seed)
-    save_tree(path, bank, origin)
-    return Arena(stage.name, unroll, bank)
-
-
-def _bank_structure() -> Bank:
-    task = Task._make(range(len(Task._fields)))
-    spec = OptimizerSpec._make(range(len(OptimizerSpec._fields)))
-    return Bank(task._replace(optimizer=spec), *([0] * 3))
-
-
 def _tuned_regrets(arena: Arena) -> np.ndarray:
     """Of the schedules that were tuned on other batches of the same tasks."""
     bank = arena.bank
@@ -265,24 +226,6 @@ def _summary(arena: Arena, controller: Controller) -> dict[str, float]:
         **summarize(rows["regret"]),
         "score": round(float(rows["score"].mean()), 4),
     }
-
-
-def _kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
-    """The data, which the folder keeps.
-
-    It can be taken to a machine that has neither the data sets nor what reads
-    them.
-    """
-    path, names_path = work / "data.npz", work / "data.json"
-    if names_path.is_file():
-        text = names_path.read_text()
-        like = Data._make(range(len(Data._fields)))
-        return load_tree(path, like, text), json.loads(text)
-    data, names = load_data()
-    text = json.dumps(names)
-    save_tree(path, data, text)
-    names_path.write_text(text)
-    return data, names
 
 
 class _Clock:

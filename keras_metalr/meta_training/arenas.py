@@ -1,0 +1,81 @@
+"""Stages with their banks of tuned tasks, and the data, kept in a folder."""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+from keras_metalr.meta_training.bank import Bank
+from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.checkpoint import load_tree
+from keras_metalr.meta_training.checkpoint import save_tree
+from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.data import Data
+from keras_metalr.meta_training.data import load_data
+from keras_metalr.meta_training.evolution import Arena
+from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.optimizers import OptimizerSpec
+from keras_metalr.meta_training.tasks import Task
+from keras_metalr.meta_training.unroll import Unroll
+
+TRAINING_SEED = 0
+# Tasks of this seed and above are never trained on.
+HELD_OUT_SEED = 10_000
+
+
+def kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
+    """The data, which the folder keeps.
+
+    It can be taken to a machine that has neither the data sets nor what reads
+    them.
+    """
+    path, names_path = work / "data.npz", work / "data.json"
+    if names_path.is_file():
+        text = names_path.read_text()
+        like = Data._make(range(len(Data._fields)))
+        return load_tree(path, like, text), json.loads(text)
+    data, names = load_data()
+    text = json.dumps(names)
+    save_tree(path, data, text)
+    names_path.write_text(text)
+    return data, names
+
+
+def stage_arena(
+    stage: Stage,
+    data: Data,
+    names: list[str],
+    work: pathlib.Path,
+    seed: int,
+    say: Callable[[str], None],
+) -> Arena:
+    """A stage with its bank; tuning it takes minutes, so it is kept.
+
+    Args:
+        stage: `Stage`.
+        data: `Data`.
+        names: List of strings, the data sets in it.
+        work: Path of the folder that keeps banks.
+        seed: Integer, `TRAINING_SEED` or `HELD_OUT_SEED`.
+        say: Callable that is given each line of progress.
+    """
+    held_out = seed >= HELD_OUT_SEED
+    count = stage.num_held_out if held_out else stage.num_tasks
+    unroll = Unroll(
+        FAMILIES[stage.family], data, stage.num_decisions, stage.interval
+    )
+    path = work / f"bank-{stage.name}-{'held-out' if held_out else 'train'}.npz"
+    kind = [stage.family, stage.num_decisions, stage.interval]
+    origin = json.dumps([*kind, unroll.num_weights, count, seed, *names])
+    if path.is_file():
+        bank = load_tree(path, _bank_structure(), origin)
+        return Arena(stage.name, unroll, bank)
+    say(f"tuning {count} tasks of {stage.name}")
+    bank = make_bank(unroll, count, seed)
+    save_tree(path, bank, origin)
+    return Arena(stage.name, unroll, bank)
+
+
+def _bank_structure() -> Bank:
+    task = Task._make(range(len(Task._fields)))
+    spec = OptimizerSpec._make(range(len(OptimizerSpec._fields)))
+    return Bank(task._replace(optimizer=spec), *([0] * 3))

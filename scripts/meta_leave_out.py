@@ -1,0 +1,96 @@
+"""What the controller reaches on a family of tasks that was left out.
+
+    KERAS_BACKEND=jax python scripts/meta_leave_out.py
+
+Evolves a controller without each family, and one with all of them, and writes
+the scores on held-out tasks (JSON) and their page (Markdown). An interrupted
+call goes on where it was: banks and evolutions are kept in `--work`.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.controller import Controller
+from keras_metalr.meta_training.arenas import kept_data
+from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.evolution import EvolutionConfig
+from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.leave_out import leave_out
+from keras_metalr.meta_training.leave_out import write_page
+from keras_metalr.meta_training.train import check_backend
+
+RESULTS = pathlib.Path("benchmarks/results")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the flags, evolve and score."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--start", default="supervised", help="preset or folder")
+    add(
+        "--families",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=list(FAMILIES),
+        help="each is left out once",
+    )
+    add(
+        "--among",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=list(FAMILIES),
+        help="all there are",
+    )
+    add("--generations", type=int, default=180)
+    add("--pairs", type=int, default=64, help="antithetic, in a generation")
+    add("--tasks", type=int, default=64, help="of each family to train on")
+    add("--held-out", type=int, default=32, help="tasks of each to test on")
+    add("--decisions", type=int, default=200, help="steps of a run")
+    add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
+    add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
+    add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
+    options = parser.parse_args(arguments)
+    check_backend()
+    data, names = kept_data(options.work)
+    config = EvolutionConfig(options.generations, options.pairs)
+    table = leave_out(
+        [
+            Stage(family, options.decisions, 1, options.tasks, options.held_out)
+            for family in options.among
+        ],
+        options.families,
+        Controller.from_preset(options.start),
+        config,
+        data,
+        names,
+        options.work,
+        say=lambda line: print(line, flush=True),
+    )
+    record = {
+        "table": table,
+        "evolution": config._asdict(),
+        "num_steps": options.decisions,
+        "num_tasks": options.tasks,
+        "num_held_out": options.held_out,
+        "data": names,
+        "device": jax.devices()[0].device_kind,
+    }
+    write_json(options.json, record)
+    words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "scripts/meta_leave_out.py", *words])
+    write_page(options.page, record, command)
+
+
+if __name__ == "__main__":
+    main()
