@@ -158,7 +158,8 @@ def _setup(parts: Sequence[PartResult], source: Source) -> list[Block]:
             ("file", "task", "budget", "runs", "what the budget cut", "run on"),
             rows,
             "The command for a budget: "
-            "`python scripts/run_report.py --budget NAME`.",
+            "`python scripts/run_report.py --budget NAME`. ResNet-18 and "
+            "MiniLM on a GPU, beside tuned schedules: `docs/large_nets.md`.",
         ),
     ]
 
