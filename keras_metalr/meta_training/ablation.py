@@ -205,6 +205,13 @@ def ablation_table(table: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _intervals(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{scores['low']:.3f} to {scores['high']:.3f} ({family})"
+        for family, scores in row.items()
+    )
+
+
 def write_page(
     path: pathlib.Path, record: dict[str, Any], command: str
 ) -> None:
@@ -218,6 +225,7 @@ def write_page(
     path.write_text(
         PAGE.format(
             rows=ablation_table(record["table"]),
+            intervals=_intervals(next(iter(record["table"].values()))),
             num_tasks=record["num_tasks"],
             num_steps=NUM_STEPS,
             data=", ".join(record["data"]),
@@ -233,7 +241,8 @@ Regret on {num_tasks} fresh tasks of each family, runs of {num_steps} steps,
 half of them with validation data: 0 is the best of 36 tuned runs of the same
 task, 1 is no progress. Data: {data}. The controller is the shipped one in every
 row and was **not trained anew** without the part: a row says what it loses, not
-what another controller could do without.
+what another controller could do without. Means hang on a few tasks, and most
+differ by no more than chance: as shipped, the 95 % interval is {intervals}.
 
 {rows}
 

@@ -13,6 +13,8 @@ from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.update_rule import RULE_VERSION
 
+AIM_MEAN, AIM_WORST = 0.01, 0.1
+
 
 def make_card(
     name: str, config: MetaConfig, record: dict[str, Any], preset: pathlib.Path
@@ -28,7 +30,7 @@ def make_card(
         rule_version=RULE_VERSION,
         trained_rule=record["rule_version"],
         data=", ".join(record["data"]),
-        start=record["start"],
+        start=_start(name, record["start"]),
         origin=record["origin"],
         earlier=_earlier(record["earlier"]),
         stages=", ".join(config.order),
@@ -45,7 +47,25 @@ def make_card(
         grid_size=len(GRID_RATES) * len(SCHEDULES),
         grid=f"{len(GRID_RATES)} rates x {len(SCHEDULES)} schedules",
         rows=_table(record["scores"]),
+        aim=_aim(record["scores"]),
         command=record["command"],
+    )
+
+
+def _start(name: str, start: str) -> str:
+    """A preset that is evolved further takes the place of the one it was."""
+    return f"an earlier `{name}`" if start == name else f"the preset `{start}`"
+
+
+def _aim(scores: dict[str, Any]) -> str:
+    """Of how many stages the regrets are as low as they were to be."""
+    means = [score["evolved"]["mean"] for score in scores.values()]
+    worst = [score["evolved"]["worst"] for score in scores.values()]
+    return (
+        f"The aim, a mean of at most {AIM_MEAN} and a worst of at most "
+        f"{AIM_WORST} on each stage, is reached in the\nmean on "
+        f"{sum(mean <= AIM_MEAN for mean in means)} of {len(scores)} stages, "
+        f"and in the worst on {sum(value <= AIM_WORST for value in worst)}."
     )
 
 
@@ -127,9 +147,9 @@ _HEADS = (
 
 CARD = """# {name}: a controller for the learning rate
 
-Meta-trained: evolved on the end of thousands of small runs, starting from the
-preset `{start}` and in the first place from `{origin}` (`supervised` is the fit
-of phases 1 and 2).
+Meta-trained: evolved on the end of thousands of small runs, starting from
+{start} and in the first place from `{origin}` (`supervised` is the fit of
+phases 1 and 2).
 
 | | |
 |---|---|
@@ -162,6 +182,9 @@ runs and then trains once more. The regret is measured against the best of
 {grid_size} on the very run that it is judged by, which is more than tuning can
 know.
 
+{aim} What was tried stands in `docs/design.md`, "Meta-training runs
+the product's own functions".
+
 ## Limits
 
 It was trained on nets of a few thousand weights alone ({families}), a third of
@@ -170,5 +193,5 @@ batches of 4 to 32, in runs of {shortest} to {longest} steps. It has seen no
 large network and no dropout. Without validation data it cannot know that a net
 learns its data by heart: the worst tasks are tiny noisy data sets of that kind.
 
-Made by `{command}`.
+Made by `{command}`, from the presets and the configuration of that time.
 """

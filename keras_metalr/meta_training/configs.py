@@ -66,8 +66,8 @@ CONFIGS = {
             Stage("residual", 200, 5, 96, 0),
             Stage("transformer", 200, 5, 64, 0),
         ),
-        # Half of the stages have runs of several steps a decision, as nearly
-        # all runs of a user have.
+        # Some stages have runs of several steps a decision, as nearly all runs
+        # of a user have.
         order=(
             "dense-200",
             "conv-200",

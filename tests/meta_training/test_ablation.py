@@ -59,6 +59,9 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
     for name, row in table.items():
         assert f"| {name} | {row['dense']['mean']:.3f} |" in text
     assert "the command" in text and len(lines) == len(rows)
+    shipped = table["as shipped"]["dense"]
+    interval = f"{shipped['low']:.3f} to {shipped['high']:.3f} (dense)"
+    assert f"the 95 % interval is {interval}." in text
 
 
 def evidence(trust, pretrained, cosine=0.0):
