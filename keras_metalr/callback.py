@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import pathlib
 import warnings
@@ -63,8 +64,9 @@ class MetaLR(keras.callbacks.Callback):
         total_steps: Integer (>= 1) or `None`, batches in the whole run. `None`
             takes it from `fit`: epochs times steps per epoch. Needed where the
             data have no length. Defaults to `None`.
-        min_learning_rate: Float (> 0) or `None`, lower limit of the rate.
-            Defaults to `None` (1e-15).
+        min_learning_rate: Float (> 0) or `None`, lower limit of the rate. A
+            `LearningRateSchedule` has none: where it goes to 0, so does the
+            rate. Defaults to `None` (1e-15).
         max_learning_rate: Float (> 0) or `None`, upper limit of the rate.
             Defaults to `None` (1e12).
         safe_start: Boolean. Whether to begin with updates of 3e-3 of the
@@ -97,7 +99,8 @@ class MetaLR(keras.callbacks.Callback):
         ValueError: at construction for arguments out of range or a preset that
             is missing or damaged; when `fit` begins for a model that is not
             compiled or has nothing to train, for a length of the run that is
-            not known; in the first steps for a loss that is never finite.
+            not known; in the first steps for a loss or a gradient that is never
+            finite.
 
     References:
         - [Wu et al., 2018](https://arxiv.org/abs/1803.02021), why a controller
@@ -155,6 +158,7 @@ class MetaLR(keras.callbacks.Callback):
         self._training = False
         self._resume_from: pathlib.Path | None = None
         self._warned = False
+        self._validation_loss: float | None = None
 
     # -- Keras hooks. -------------------------------------------------------
 
@@ -165,6 +169,7 @@ class MetaLR(keras.callbacks.Callback):
         check_model(model)
         self._training = False
         self._warned = False
+        self._validation_loss = None
         self._first_epoch = True
         self.trace = Trace()
         if self.experience_dir is not None:
@@ -252,7 +257,8 @@ class MetaLR(keras.callbacks.Callback):
         """
         loss = (logs or {}).get("loss")
         if self._session is not None and loss is not None:
-            self._session.note_validation(float(loss))
+            self._validation_loss = float(loss)
+            self._session.note_validation(self._validation_loss)
 
     def on_predict_begin(self, logs: dict | None = None) -> None:
         """`predict` alone: there is nothing to control."""
@@ -357,10 +363,18 @@ class MetaLR(keras.callbacks.Callback):
     def _save_experience(self, session: Session) -> None:
         if self.experience_dir is None or len(self.trace) < 2:
             return
-        monitor, outcome = "val_loss", session.validation_loss()
+        # The last one, finite or not; of before a resume the controller's.
+        outcome = self._validation_loss
         if outcome is None:
-            monitor, loss = "loss", self.trace["loss"]
+            outcome = session.validation_loss()
+        monitor = "loss" if outcome is None else "val_loss"
+        if outcome is None:
+            loss = self.trace["loss"]
             outcome = float(np.mean(loss[-max(1, len(loss) // 10) :]))
+        # With the guard, a step that is not finite has moved nothing.
+        broken = not self.guard and not session.last_step_was_finite()
+        if broken or not math.isfinite(outcome):
+            outcome = math.inf
         save_experience(
             self.experience_dir,
             Experience(outcome, monitor, self._shift, self.trace),

@@ -19,6 +19,7 @@ from keras_metalr.decision import Clock
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
+from keras_metalr.guard import RESTORE_STEPS
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gradient_scale
@@ -35,6 +36,8 @@ from keras_metalr.update_rule import bound
 ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
+
+NO_MINIMUM = 1e-30
 
 
 class RunControl:
@@ -66,9 +69,14 @@ class RunControl:
         self._variables = list(variables)
         self._rates = list(rates)
         self._controller = controller
+        if any(rate.scheduled for rate in rates):
+            # A schedule may go to 0. A factor that held it above the limit
+            # there would still be in force when it rises again.
+            settings = settings._replace(min_learning_rate=NO_MINIMUM)
         self._settings = settings
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)
+        self._longest_start = safe_start.longest(self._accumulation_steps)
         self._one_step = backend.constant(np.array([1, 0, 0], "int32"))
         shapes = [tuple(variable.shape) for variable in variables]
         self.sample = CoordinateSample(shapes)
@@ -110,7 +118,6 @@ class RunControl:
             if self._starting():
                 scalars = safe_start.begin(
                     scalars,
-                    first,
                     weight_norm(weights, self.sample.num_coordinates),
                     gradient_norm,
                     self._log_base(),
@@ -180,8 +187,14 @@ class RunControl:
                 self._bad(before["loss"], finite),
             )
             if self._starting():
+                # At a rate of 0, where a schedule may begin, nothing moves.
+                at_a_rate = ops.cast(before["rate"] > 0.0, "float32")
+                taken = self._counters()[0] + 1
                 scalars = safe_start.advance(
-                    scalars, measured, moved, self._accumulation_steps
+                    scalars,
+                    measured,
+                    moved * at_a_rate,
+                    ops.cast(taken >= self._longest_start, "float32"),
                 )
             state.write(scalars)
             # Where the host knows the first step, no other writes this.
@@ -313,7 +326,7 @@ class RunControl:
                     lambda: (before, state.empty_row()),
                 )
                 state.scalars.assign(vector)
-                state.write_row(row, self._index_of_decision(counters), due)
+                state.write_row(row, due)
             backend.assign(state.counters, counters + self._one_step)
             return {
                 "learning_rate": state.get(vector, "learning_rate"),
@@ -343,13 +356,9 @@ class RunControl:
             self._control,
             self._settings,
             resolution,
+            restore_steps=RESTORE_STEPS,
         )
         return self.state.pack(scalars), row
-
-    def _index_of_decision(self, counters: Tensor) -> Tensor:
-        """Row in the trace; after too many decisions, rows are reused."""
-        decision = (counters[0] + 1) // counters[2] - 1
-        return ops.mod(decision, self.state.trace.shape[0])
 
     def _control(self, features: Tensor) -> Tensor:
         weights = [ops.convert_to_tensor(v) for v in self.state.controller]

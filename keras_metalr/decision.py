@@ -220,6 +220,7 @@ def decide(
     settings: Settings,
     resolution: float = 1.2e-5,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
+    restore_steps: int = 0,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -234,6 +235,8 @@ def decide(
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
         rule: Callable from output and `Evidence` to the change of the log
             rate. Defaults to `update_rule.increment`.
+        restore_steps: Integer, steps from a decision to go back until it is
+            done. Defaults to `0`, at once.
 
     Returns:
         Tuple `(scalars, row)`: the new scalars, and this decision's row of the
@@ -271,7 +274,9 @@ def decide(
         )
     target, rollback = log_rate + moved, ops.zeros_like(moved)
     if settings.guard:
-        books, rollback, cut = guard_rule.assess(new, summary, log_rate)
+        books, rollback, cut = guard_rule.assess(
+            new, summary, log_rate, ops.ceil(restore_steps / clock.interval)
+        )
         new.update(guard_rule.forgive(books, books, rollback))
         target = ops.where(rollback > 0.5, cut, target)
         target = ops.minimum(target, new["log_ceiling"])

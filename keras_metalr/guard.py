@@ -26,6 +26,8 @@ MIN_DECISIONS = 10.0
 EARLY_EXPLOSION = 100.0
 # Decisions in which the run settles after it went back.
 COOLDOWN_DECISIONS = 4.0
+# Steps from the decision to go back until `fit` has done so, at the most.
+RESTORE_STEPS = 16
 # A run goes back this often at the most: a loss that keeps rising after that is
 # the task's own way (a curriculum, say), not the rate's doing.
 MAX_ROLLBACKS = 8.0
@@ -52,7 +54,10 @@ GUARD_INITIAL: dict[str, float] = {
 
 
 def assess(
-    guard: dict[str, Tensor], summary: dict[str, Tensor], log_rate: Tensor
+    guard: dict[str, Tensor],
+    summary: dict[str, Tensor],
+    log_rate: Tensor,
+    restore_decisions: Tensor | float = 0.0,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Book one decision and say whether the run must go back.
 
@@ -68,6 +73,8 @@ def assess(
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
         summary: Dict of scalars, `features.update_summary`'s.
         log_rate: Scalar, log of the rate of the last step.
+        restore_decisions: Scalar, decisions until the weights have gone back:
+            the run is not judged by the old ones once more. Defaults to `0.0`.
 
     Returns:
         Tuple `(guard, rollback, log_rate)`: the new books; 1.0 where the
@@ -120,7 +127,9 @@ def assess(
     new["calm_deviation"] = calm_deviation
     new["high_decisions"] = ops.where(back, 0.0, high_decisions)
     new["cooldown"] = ops.where(
-        back, COOLDOWN_DECISIONS, ops.maximum(guard["cooldown"] - 1.0, 0.0)
+        back,
+        COOLDOWN_DECISIONS + restore_decisions,
+        ops.maximum(guard["cooldown"] - 1.0, 0.0),
     )
     new["rollbacks"] = guard["rollbacks"] + ops.cast(back, "float32")
     new["good_since_rollback"] = ops.where(

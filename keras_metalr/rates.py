@@ -40,8 +40,12 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.base(step) * self.factor
 
     def get_config(self) -> dict[str, Any]:
-        """The config of the user's schedule, which is what gets saved."""
-        return dict(self.schedule.get_config())
+        """Not to be saved: it is in the optimizer during a step alone.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("A ScaledSchedule lasts for one step.")
 
 
 class Rate:
@@ -59,7 +63,7 @@ class Rate:
         self.original = optimizer._learning_rate
         self.scheduled = not isinstance(self.original, keras.Variable)
         if self.scheduled:
-            optimizer.learning_rate = ScaledSchedule(self.original)
+            self._scaled = ScaledSchedule(self.original)
             self.initial = 1.0
             return
         value = backend.eager_value(self.original)
@@ -71,7 +75,6 @@ class Rate:
             )
         self.initial = float(value)
         if not 0.0 < self.initial < float("inf"):
-            self.restore()
             raise ValueError(
                 "The optimizer's learning rate must be a positive, finite "
                 f"number. Received: learning_rate={self.initial}. MetaLR "
@@ -86,22 +89,23 @@ class Rate:
                 in because a resumed run must go on from the saved one.
         """
         if self.scheduled:
-            return self.optimizer._learning_rate.base(
-                self.optimizer._iterations
-            )
+            return self._scaled.base(self.optimizer._iterations)
         return initial
 
     def assign(self, rate: Tensor, multiplier: Tensor) -> None:
         """Set the rate, inside the train step."""
         if self.scheduled:
-            self.optimizer._learning_rate.factor = multiplier
+            # For this step alone, so that a checkpoint has the user's own.
+            self._scaled.factor = multiplier
+            self.optimizer._learning_rate = self._scaled
         else:
             backend.assign(self.original, ops.cast(rate, self.original.dtype))
 
     def release(self) -> None:
         """After the step: a traced factor must not be read outside it."""
         if self.scheduled:
-            self.optimizer._learning_rate.factor = 1.0
+            self._scaled.factor = 1.0
+            self.optimizer._learning_rate = self.original
 
     def restore(self, value: float | None = None) -> None:
         """Give the optimizer back the user's own rate.
@@ -111,7 +115,7 @@ class Rate:
                 one found at first. Defaults to `None`.
         """
         if self.scheduled:
-            self.optimizer.learning_rate = self.original
+            self.release()
         else:
             self.original.assign(self.initial if value is None else value)
 

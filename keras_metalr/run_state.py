@@ -97,11 +97,18 @@ class RunState(keras.layers.Layer):
         """A row of the trace that holds nothing."""
         return ops.zeros((self.trace.shape[1],), dtype="float32")
 
-    def write_row(self, row: Tensor, index: Tensor, wanted: Tensor) -> None:
-        """Replace row `index` of the trace where `wanted` is true."""
+    def write_row(self, row: Tensor, wanted: Tensor) -> None:
+        """Where `wanted` is true, write to the next free row of the trace.
+
+        When all have been used, to the oldest. Not to a row that the clock
+        says: a run that is resumed may decide less often than before.
+        """
         rows = ops.convert_to_tensor(self.trace)
+        steps = rows[:, 0]
+        index = ops.argmin(ops.where(ops.isnan(steps), -1.0, steps))
         here = ops.logical_and(
-            ops.equal(ops.arange(rows.shape[0]), index), wanted
+            ops.equal(ops.arange(rows.shape[0]), ops.cast(index, "int32")),
+            wanted,
         )
         self.trace.assign(ops.where(here[:, None], row[None, :], rows))
 
@@ -145,12 +152,14 @@ class RunState(keras.layers.Layer):
                 f"features; this keras_metalr computes {FEATURE_VERSION}. "
                 "Resume it with the keras_metalr it was saved by."
             )
-        for variable in self.variables:
-            value = np.asarray(store[variable.name])
+        values = [np.asarray(store[v.name]) for v in self.variables]
+        # All of them before the first is written: a refusal changes nothing.
+        for variable, value in zip(self.variables, values, strict=True):
             if value.shape != tuple(variable.shape):
                 raise ValueError(
                     f"The checkpoint's MetaLR state {variable.name!r} has "
                     f"shape {value.shape}; expected {tuple(variable.shape)}. "
                     "It was saved with another model or controller."
                 )
+        for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)

@@ -16,20 +16,34 @@ ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
+# Steps that may be skipped, while a loss scale is being found say, before the
+# safe start is given up.
+MAX_SKIPPED = 64
+
+
+def longest(accumulation_steps: int) -> int:
+    """Steps after which the safe start is over, whatever came of it.
+
+    Args:
+        accumulation_steps: Integer (>= 1), batches to one weight update.
+    """
+    return START_STEPS * accumulation_steps + MAX_SKIPPED
+
 
 def begin(
     scalars: Scalars,
-    first: Tensor,
     weight_norm: Tensor,
     gradient_norm: Tensor,
     log_base: Tensor,
     num_coordinates: int,
 ) -> Scalars:
-    """At the first step of a run, forget the user's rate.
+    """Until the weights have moved, forget the user's rate.
+
+    The first step may be one that moves nothing: its gradient overflows, or the
+    user's schedule begins at 0.
 
     Args:
         scalars: Dict with the keys of `decision.INITIAL`.
-        first: Scalar boolean, whether this is the first step.
         weight_norm: Scalar, see `signals.weight_norm`, before the step.
         gradient_norm: Scalar, Euclidean norm of the gradient.
         log_base: Scalar, log of the user's rate.
@@ -44,7 +58,8 @@ def begin(
         num_coordinates,
         start_ratio(scalars["pretrained"]),
     )
-    usable = ops.logical_and(first, ops.isfinite(log_rate))
+    waiting = scalars["ramping"] * (1.0 - scalars["ramp_steps"]) > 0.5
+    usable = ops.logical_and(waiting, ops.isfinite(log_rate))
     multiplier = ops.where(
         usable, log_rate - log_base, scalars["log_multiplier"]
     )
@@ -55,7 +70,7 @@ def advance(
     scalars: Scalars,
     measured: Scalars,
     moved: Tensor,
-    accumulation_steps: int = 1,
+    expired: Tensor | float = 0.0,
 ) -> Scalars:
     """After a step, bring the update nearer to the length it should have.
 
@@ -63,8 +78,8 @@ def advance(
         scalars: Dict with the keys of `decision.INITIAL`.
         measured: Dict of scalars, `update_norm` and `weight_norm` of the step.
         moved: Scalar float32, 1 where the step moved the weights, else 0.
-        accumulation_steps: Integer (>= 1), batches to one weight update.
-            Defaults to `1`.
+        expired: Scalar float32, 1 where the safe start must be over whatever
+            came of it, else 0. Defaults to `0.0`.
 
     Returns:
         The new scalars; nothing changes once the safe start is over.
@@ -74,10 +89,10 @@ def advance(
         measured["weight_norm"],
         start_ratio(scalars["pretrained"]),
     )
-    limit = START_STEPS * accumulation_steps
     active = scalars["ramping"] * moved
-    steps = scalars["ramp_steps"] + scalars["ramping"]
-    over = ops.maximum(done * moved, ops.cast(steps >= limit, "float32"))
+    steps = scalars["ramp_steps"] + active
+    enough = ops.cast(steps >= START_STEPS, "float32")
+    over = ops.maximum(ops.maximum(done * moved, enough), expired)
     before = scalars["log_multiplier"]
     return {
         **scalars,

@@ -12,8 +12,10 @@ import numpy as np
 from keras import ops
 
 from keras_metalr import backend
+from keras_metalr import safe_start
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
+from keras_metalr.guard import RESTORE_STEPS
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.run_state import RunState
@@ -21,7 +23,6 @@ from keras_metalr.snapshot import Snapshot
 from keras_metalr.train_step import hooked_compute_loss
 from keras_metalr.train_step import is_built
 from keras_metalr.train_step import measured_train_step
-from keras_metalr.update_rule import START_STEPS
 
 # Steps without a finite loss, from the very first on, that call for an error.
 HOPELESS_STEPS = 10
@@ -29,8 +30,11 @@ HOPELESS_STEPS = 10
 # when it is known to be of a healthy run.
 SNAPSHOT_DECISIONS = 20
 CONFIRM_DECISIONS = 10
-# At most once in so many steps does the host look at what the device decided.
-MIN_WATCH_STEPS = 8
+# At most once in so many steps does the host look at what the device decided,
+# and it sees what was decided before its last look.
+MIN_WATCH_STEPS = RESTORE_STEPS // 2
+# What is put on the instance of the model.
+_HOOKED = ("compute_loss", "train_step", "make_train_function")
 
 
 class Session:
@@ -49,8 +53,9 @@ class Session:
         self, model: keras.Model, controller: keras.Model, settings: Settings
     ) -> None:
         leftover = model.__dict__.get("make_train_function")
-        if leftover is not None:
-            leftover.__self__.remove()
+        leftover = getattr(leftover, "__self__", None)
+        if isinstance(leftover, Session):
+            leftover.remove()
         self.model = model
         self.optimizer = MeasuredOptimizer(
             model.optimizer, model, controller, settings
@@ -63,26 +68,41 @@ class Session:
         self._snapshot = Snapshot(model) if settings.guard else None
         self._snapshot_at = 0
         self._fit_frame: int | None = None
+        self._owner: weakref.ref[keras.callbacks.CallbackList] | None = None
+        self._users_own: dict[str, Any] = {}
 
     # -- On and off. --------------------------------------------------------
 
     def install(self) -> None:
         """Put the optimizer and the three hooks on the model."""
+        try:
+            self._install()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _install(self) -> None:
         model = self.model
         self._train_function = model.train_function
         self._make_train_function = model.make_train_function
+        # A user may have put functions of their own on the instance.
+        self._users_own = {
+            name: model.__dict__[name]
+            for name in _HOOKED
+            if name in model.__dict__
+        }
+        self.installed = True
         compute_loss = hooked_compute_loss(model, self.optimizer)
         train_step = measured_train_step(model, self.optimizer)
         model.optimizer = self.optimizer
         if model.built and model.trainable_variables and is_built(model):
             self.optimizer.build(model.trainable_variables)
         # Attributes of the instance come before the methods of its class, so
-        # that deleting them leaves the model as it was.
+        # that taking them off leaves the model as it was.
         model.compute_loss = compute_loss
         model.train_step = train_step
         model.make_train_function = self._hooked_make_train_function
         model.train_function = None
-        self.installed = True
         self._remove_with_fit()
 
     def remove(self) -> None:
@@ -91,8 +111,10 @@ class Session:
             return
         self.installed = False
         model = self.model
-        for name in ("compute_loss", "train_step", "make_train_function"):
+        for name in _HOOKED:
             model.__dict__.pop(name, None)
+        for name, value in self._users_own.items():
+            setattr(model, name, value)
         self.optimizer.restore_rates()
         if model.optimizer is self.optimizer:
             model.optimizer = self.optimizer.inner
@@ -106,17 +128,22 @@ class Session:
         elsewhere, the list dies with the call of `fit` that made it.
         """
         frame = _fit_frame()
-        self._fit_frame = None if frame is None else id(frame)
-        if frame is not None and backend.name() == "torch":
-            self._watch_data(frame.f_locals.get("epoch_iterator"))
+        if frame is not None:
+            self._note_fit(frame)
         owner = _callback_list()
         if owner is None:
             return
+        self._owner = weakref.ref(owner)
         # Not as the interpreter exits, when variables are gone already.
         weakref.finalize(owner, _remove, weakref.ref(self)).atexit = False
         for name in dir(owner):
             if name.startswith("on_"):
                 setattr(owner, name, self._watched_hook(owner, name))
+
+    def _note_fit(self, frame: types.FrameType) -> None:
+        self._fit_frame = id(frame)
+        if backend.name() == "torch":
+            self._watch_data(frame.f_locals.get("epoch_iterator"))
 
     def _watch_data(self, epoch_iterator: Any) -> None:
         """On torch an exception in the data passes through nothing of ours."""
@@ -156,6 +183,11 @@ class Session:
     def _hooked_make_train_function(self, force: bool = False) -> Any:
         """Keras asks for the train function: watch what it makes."""
         frame = _fit_frame()
+        if self._fit_frame is None and frame is not None:
+            # The list of callbacks was made before `fit`, and given to it.
+            owner = None if self._owner is None else self._owner()
+            if owner is not None and frame.f_locals.get("callbacks") is owner:
+                self._note_fit(frame)
         if (None if frame is None else id(frame)) != self._fit_frame:
             # Another `fit`: an exception ended ours, and is still being held.
             self.remove()
@@ -228,8 +260,8 @@ class Session:
         if backend.name() == "torch":
             optimizer.step_context.host_due = (step + 1) % interval == 0
             optimizer.step_context.host_first = step == 0
-            limit = START_STEPS * accumulation_steps(optimizer.inner)
-            optimizer.step_context.host_starting = step < limit
+            longest = safe_start.longest(accumulation_steps(optimizer.inner))
+            optimizer.step_context.host_starting = step < longest
         snapshot = self._snapshot
         if snapshot is None:
             return state
@@ -279,17 +311,29 @@ class Session:
             steps: Integer, steps to wait for one. Defaults to `10`.
 
         Raises:
-            ValueError: after `steps` steps without a single finite loss.
+            ValueError: after `steps` steps none of which had a finite loss
+                and gradient.
         """
         if vector is None:
             vector = _to_host(self._scalars(None))
         skipped = _scalar(vector, "skipped_steps")
         if _scalar(vector, "good_steps") == 0.0 and skipped >= steps:
+            guard = self.optimizer.settings.guard
+            where = "NaN or inf in the inputs, the targets, the sample weights"
+            if np.isfinite(_scalar(vector, "step_loss")):
+                what = "gradient"
+                where = (
+                    "a square root, a norm, a logarithm or a division at 0 in "
+                    "the model"
+                )
+            else:
+                # Without the guard a gradient has made the weights so.
+                what = "loss" if guard else "loss or the gradient"
+            unmoved = ", though no step has moved the weights" * guard
             raise ValueError(
-                f"The loss of all of the first {int(skipped)} steps is not "
-                "finite, though no step has moved the weights. No learning "
-                "rate can help: look for NaN or inf in the inputs, the "
-                "targets, the sample weights or the loss function."
+                f"The {what} of all of the first {int(skipped)} steps is not "
+                f"finite{unmoved}. No learning rate can help: look for {where} "
+                "or the loss function."
             )
 
     def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
@@ -342,6 +386,10 @@ class Session:
         if not self.count("validations"):
             return None
         return _scalar(_to_host(self._scalars(None)), "validation_loss")
+
+    def last_step_was_finite(self) -> bool:
+        """Whether the last step had a finite loss and gradient."""
+        return bool(_scalar(_to_host(self._scalars(None)), "finite"))
 
     def trace_rows(self) -> np.ndarray:
         """The trace so far, shape `(num_decisions, num_columns)`."""

@@ -41,15 +41,25 @@ def hooked_compute_loss(
     """
     original = model.compute_loss
     signature = inspect.signature(original)
+    if _of_kind(signature, inspect.Parameter.VAR_POSITIONAL):
+        # It does not say what its arguments are: those of Keras's own then.
+        signature = inspect.signature(super(keras.Model, model).compute_loss)
+    rest = _of_kind(signature, inspect.Parameter.VAR_KEYWORD)
 
     def compute_loss(*args: Any, **kwargs: Any) -> Tensor:
         loss = original(*args, **kwargs)
         arguments = dict(signature.bind(*args, **kwargs).arguments)
-        arguments.update(arguments.pop("kwargs", {}))
+        for name in rest:
+            arguments.update(arguments.pop(name, {}))
         optimizer.step_context.see_loss(loss, arguments)
         return loss
 
     return compute_loss
+
+
+def _of_kind(signature: inspect.Signature, kind: Any) -> list[str]:
+    """Names of the parameters of a kind, `*args` or `**kwargs`."""
+    return [p.name for p in signature.parameters.values() if p.kind is kind]
 
 
 def measured_train_step(

@@ -253,6 +253,20 @@ def test_a_part_of_a_multi_optimizer_without_a_rate():
     assert "0.0" in message
 
 
+def test_a_part_without_a_rate_that_is_only_found_when_it_is_built():
+    """The model's optimizer must not stay wrapped."""
+
+    def part_of(variable):
+        rate = 0.0 if "bias" in variable.path else 0.01
+        return parts.setdefault(rate, keras.optimizers.SGD(rate))
+
+    parts = {}
+    optimizer = keras.optimizers.MultiOptimizer(part_of)
+    _assert_refused(
+        compiled(optimizer, **QUICK), MetaLR(Controller()), "positive"
+    )
+
+
 # -- Train steps that MetaLR cannot measure. --------------------------------
 
 
@@ -404,7 +418,8 @@ def _checkpoint(path, model):
 
 def test_restoring_a_run_of_another_model(tmp_path):
     path = str(tmp_path / "run.keras")
-    _checkpoint(path, compiled("sgd", normalize=False, **QUICK))
+    theirs = keras.optimizers.SGD(0.5)
+    _checkpoint(path, compiled(theirs, normalize=False, **QUICK))
     metalr = MetaLR(Controller()).restore(path)
     model = compiled(keras.optimizers.SGD(0.01), **QUICK)
     message = _assert_refused(model, metalr, "shape", learning_rate=0.01)

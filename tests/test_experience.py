@@ -194,7 +194,9 @@ def test_runs_of_another_monitor_are_left_out():
 # -- In `fit`. --------------------------------------------------------------
 
 
-def fit(folder, seed=0, validate=True, verbose_metalr=0, **arguments):
+def fit(
+    folder, seed=0, validate=True, verbose_metalr=0, guard=True, **arguments
+):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(fit_checks.make_layers(normalize=False))
     model.compile(
@@ -205,7 +207,12 @@ def fit(folder, seed=0, validate=True, verbose_metalr=0, **arguments):
     x, y = fit_checks.make_data()
     if validate:
         arguments["validation_data"] = (x, y)
-    metalr = MetaLR("supervised", experience_dir=folder, verbose=verbose_metalr)
+    metalr = MetaLR(
+        "supervised",
+        experience_dir=folder,
+        verbose=verbose_metalr,
+        guard=guard,
+    )
     arguments = {"epochs": 2, **arguments}
     callbacks = [*arguments.pop("callbacks", []), metalr]
     history = model.fit(
@@ -250,6 +257,29 @@ def test_without_validation_the_outcome_is_the_training_loss(tmp_path):
     (run,) = experience.load(tmp_path)
     assert run.monitor == "loss"
     assert run.outcome == pytest.approx(float(trace["loss"][-1]))
+
+
+class Break(keras.callbacks.Callback):
+    """Makes the weights NaN as an epoch begins."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            kernel = self.model.trainable_variables[0]
+            kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_run_that_broke_without_the_guard_is_the_worst(validate, tmp_path):
+    fit(
+        tmp_path, epochs=2, validate=validate, guard=False, callbacks=[Break(1)]
+    )
+    (run,) = experience.load(tmp_path)
+    assert run.outcome == math.inf
+    assert run.monitor == ("val_loss" if validate else "loss")
 
 
 def test_an_interrupted_fit_leaves_nothing(tmp_path):

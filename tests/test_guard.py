@@ -253,6 +253,19 @@ def test_rate_smaller_than_the_best_is_cut_from_where_it_is():
     )
 
 
+def test_nothing_is_judged_until_the_weights_have_gone_back():
+    books = tensors({**GUARD_INITIAL, "high_decisions": 6.0})
+    books["best_loss"] = tensor(0.1)
+    summary = tensors({**SUMMARY_INITIAL, "decisions": 50.0, "loss_fast": 9.0})
+    summary["loss_slow"] = summary["loss"] = tensor(9.0)
+    log_rate, backs = tensor(-3.0), []
+    for _ in range(30):
+        books, back, log_rate = rule.assess(books, summary, log_rate, 16.0)
+        backs.append(float(back))
+    # 16 decisions until they have, 4 to settle, 3 for an exploded loss.
+    assert np.flatnonzero(backs).tolist() == [0, 23]
+
+
 def test_ceiling_never_rises_by_a_rollback():
     books = tensors(
         {**GUARD_INITIAL, "high_decisions": 6.0, "log_ceiling": -8.0}

@@ -82,6 +82,34 @@ def test_the_first_update_is_small_beside_the_weights():
         assert 0 < moved < 1e-3
 
 
+@pytest.mark.parametrize("broken", [1, 3])
+def test_the_safe_start_begins_with_the_first_step_that_can_be_taken(broken):
+    """The first update must not be made at the user's own rate of 10."""
+    x, y = make_data((broken + 1) * BATCH_SIZE)
+    x[: broken * BATCH_SIZE] = np.nan
+    model = compiled(O.Adam(10.0), normalize=False, **QUICK)
+    before = model.get_weights()
+    metalr = MetaLR(Controller(), total_steps=100)
+    with pytest.warns(UserWarning, match="skipped"):
+        _fit(model, metalr, (x, y), epochs=1)
+    assert metalr.trace["learning_rate"][-1] < 0.1
+    assert 0 < largest_difference(before, model.get_weights()) < 1e-2
+
+
+def test_the_safe_start_outlasts_the_search_for_a_loss_scale():
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    # About twenty steps overflow: more than the safe start has.
+    optimizer = O.LossScaleOptimizer(O.Adam(10.0), initial_scale=2.0**32)
+    model = compiled(optimizer, normalize=False, **QUICK)
+    metalr = MetaLR(Controller(), total_steps=100)
+    _fit(model, metalr, (x * 30, y), epochs=2)
+    starting = (metalr.trace["event"].astype(int) & 4) > 0
+    assert starting[:17].all() and not starting[-1]
+    assert metalr.trace["learning_rate"][-1] < 0.1
+    assert all_finite(model)
+
+
 # -- Batches that are not finite. -------------------------------------------
 
 
@@ -161,12 +189,32 @@ def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
     with pytest.raises(ValueError, match="not finite") as caught:
         _fit(model, MetaLR(Controller()), (x * np.nan, y))
     message = str(caught.value)
+    assert "The loss of all" in message and "no step has moved" in message
     assert "inputs" in message, "says where to look"
     assert largest_difference(before, model.get_weights()) == 0.0
     assert_clean(model, optimizer, 0.01)
     # The same model learns from data that are in order.
     _fit(model, MetaLR(Controller()), epochs=1)
     assert all_finite(model)
+
+
+class RootAtZero(keras.losses.Loss):
+    """0, and its gradient is not a number."""
+
+    def call(self, y_true, y_pred):
+        del y_true
+        return keras.ops.sqrt(keras.ops.sum(y_pred * 0.0, axis=-1))
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_gradient_that_is_never_finite_is_told_from_a_loss(guard):
+    model = compiled(O.Adam(0.01), loss=RootAtZero(), **QUICK)
+    what = "gradient" if guard else "loss or the gradient"
+    with pytest.raises(ValueError, match=f"The {what} of all") as caught:
+        _fit(model, MetaLR(Controller(), guard=guard))
+    message = str(caught.value)
+    assert ("square root" in message) == guard
+    assert ("no step has moved" in message) == guard
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,56 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     assert (moved > 0) == (epoch > 0)
     _assert_usable(model, optimizer, metalr)
     del held
+
+
+# -- What the user has put on the model. ------------------------------------
+
+
+def test_functions_on_the_instance_are_used_and_come_back():
+    x, y = make_data()
+    model = compiled("sgd", **QUICK)
+    calls = []
+
+    def train_step(*arguments, **kwargs):
+        calls.append("train_step")
+        return type(model).train_step(model, *arguments, **kwargs)
+
+    def compute_loss(*arguments, **kwargs):
+        calls.append("compute_loss")
+        return type(model).compute_loss(model, *arguments, **kwargs)
+
+    model.train_step, model.compute_loss = train_step, compute_loss
+    for _ in range(2):
+        calls.clear()
+        model.fit(x, y, callbacks=[MetaLR(Controller())], **FIT)
+        assert {"train_step", "compute_loss"} <= set(calls)
+        assert vars(model)["train_step"] is train_step
+        assert vars(model)["compute_loss"] is compute_loss
+
+
+def test_a_train_function_of_the_users_own_is_no_leftover():
+    x, y = make_data()
+    model = compiled("sgd", **QUICK)
+
+    def make_train_function(force=False):
+        return type(model).make_train_function(model, force=force)
+
+    model.make_train_function = make_train_function
+    metalr = MetaLR(Controller())
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    assert len(metalr.trace)
+    assert vars(model)["make_train_function"] is make_train_function
+
+
+def test_a_list_of_callbacks_that_was_made_before_fit():
+    x, y = make_data()
+    optimizer = keras.optimizers.SGD(0.01)
+    model = compiled(optimizer, **QUICK)
+    metalr = MetaLR(Controller())
+    callbacks = keras.callbacks.CallbackList(
+        [metalr], add_history=True, model=model, epochs=1, steps=6
+    )
+    history = model.fit(x, y, callbacks=callbacks, **FIT)
+    assert len(metalr.trace) == 6
+    assert {"learning_rate", "grad_norm"} <= set(history.history)
+    assert_clean(model, optimizer, 0.01)

@@ -21,11 +21,16 @@ import keras
 import numpy as np
 import pytest
 
+from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr import Trace
 from tests import resume_script
+from tests.fit_checks import BATCH_SIZE
+from tests.fit_checks import FIT
+from tests.fit_checks import QUICK
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
+from tests.fit_checks import compiled
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
 
@@ -295,3 +300,20 @@ def test_a_model_saved_after_the_run_knows_nothing_of_it(tmp_path):
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(
         model.evaluate(x, y, verbose=0)
     )
+
+
+def test_a_longer_run_keeps_the_rows_of_the_shorter_one(tmp_path):
+    """It decides less often, and its clock would point to rows in use."""
+    path = str(tmp_path / "run.keras")
+    x, y = make_data(120 * BATCH_SIZE)
+    first = MetaLR(Controller())
+    save = keras.callbacks.ModelCheckpoint(path)
+    model = compiled("sgd", drop=False, **QUICK)
+    model.fit(x, y, callbacks=[first, save], **FIT)
+    assert first.trace["step"].tolist() == list(range(1, 121))
+    second = MetaLR(Controller()).restore(path)
+    model = keras.models.load_model(path)
+    model.fit(x, y, initial_epoch=1, epochs=4, callbacks=[second], **FIT)
+    steps = second.trace["step"].tolist()
+    assert steps[:120] == list(range(1, 121))
+    assert steps[120:] == list(range(122, 481, 2))

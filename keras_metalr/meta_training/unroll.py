@@ -203,7 +203,6 @@ class Unroll:
         if self.settings.safe_start:
             scalars = safe_start.begin(
                 scalars,
-                index == 0,
                 weight_norm(run.weights, self.num_weights),
                 gradient_norm,
                 jnp.asarray(math.log(self.first_rate)),
