@@ -74,11 +74,11 @@ def test_limits_are_those_of_the_code():
 
     assert f"{SAMPLE_SIZE:,} weights" in README
     assert f"about {NUM_DECISIONS} decisions" in README
-    assert f"log rate += {MAX_INCREMENT:g} tanh(o)" in README
+    limits = f"min({MAX_INCREMENT:g} tanh(o), max(-{MAX_INCREMENT:g}, "
+    assert f"log rate += {limits}log(m / (1 - trust))))" in README
     old, new = 1.0 - TRUST_FLOOR, 1.0 - NEW_TRUST_FLOOR
     words = " ".join(README.split())
-    assert "at most log(d / (1 - trust))" in words
-    assert f"`d` is {old:g} for pretrained weights" in words
+    assert f"`m` is {old:g} for pretrained weights" in words
     assert f"ruin, and {new:g} for new ones" in words
     assert f"over the last {100 * ANNEALED:g} % of the run" in words
     assert LEAST_LEFT == 0.01 and "falls to a hundredth of that" in words
