@@ -187,8 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("prepare needs --preset, the folder of an encoder")
         prepare(arguments.folder, arguments.preset)
     elif arguments.what == "run":
-        began = time.time()
-        stop = began + (arguments.seconds or float("inf"))
+        stop = time.time() + (arguments.seconds or float("inf"))
         joblib.Parallel(arguments.processes)(
             joblib.delayed(run)(
                 arguments.folder,

@@ -96,8 +96,8 @@ def _table(scores: dict[str, Any]) -> str:
             score["evolved"]["tasks"],
             score["evolved"]["pretrained"],
             f"{score['start']['mean']:.3f}",
-            *_figures(score["evolved"]),
-            *_figures(score["tuned"]),
+            *figures(score["evolved"]),
+            *figures(score["tuned"]),
             "yes" if score["trained_on"] else "no",
         )
         for stage, score in scores.items()
@@ -122,8 +122,8 @@ def _table(scores: dict[str, Any]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _figures(score: dict[str, float]) -> tuple[str, str, str]:
-    """Mean with its interval, median, worst."""
+def figures(score: dict[str, float]) -> tuple[str, str, str]:
+    """Mean with its interval, median and worst, as a table has them."""
     return (
         f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]",
         f"{score['median']:.3f}",

@@ -175,6 +175,20 @@ def evolve(
     return vector.to_controller(state.mean)
 
 
+def progress_line(
+    config: EvolutionConfig,
+    generation: int,
+    stage: str,
+    value: float,
+    left: float,
+) -> str:
+    """What `evolve` told its `report`, on one line."""
+    return (
+        f"generation {generation + 1}/{config.num_generations}"
+        f"  {stage:20s} score {value:7.3f}  {left / 60:5.1f} min left"
+    )
+
+
 def _origin(
     arenas: Sequence[Arena], vector: ControllerVector, config: EvolutionConfig
 ) -> str:

@@ -16,11 +16,13 @@ from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
 from keras_metalr.meta_training.arenas import stage_arena
+from keras_metalr.meta_training.card import figures
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
+from keras_metalr.meta_training.evolution import progress_line
 from keras_metalr.meta_training.evolution import summarize
 
 COLUMNS = ("start", "all", "others")
@@ -78,11 +80,8 @@ def leave_out(
         def report(
             generation: int, stage: str, value: float, left: float
         ) -> None:
-            say(
-                f"without {label:16s} generation {generation + 1}/"
-                f"{config.num_generations}  {stage:20s} score {value:7.3f}  "
-                f"{left / 60:5.1f} min left"
-            )
+            line = progress_line(config, generation, stage, value, left)
+            say(f"without {label:16s} {line}")
 
         return evolve(
             [arena for name, arena in training.items() if name != left_out],
@@ -143,12 +142,7 @@ def _rows(table: dict[str, dict[str, Any]]) -> str:
         "|---|" + "---|" * (3 * len(COLUMNS)),
     ]
     for family, row in table.items():
-        cells = [
-            f"{row[name]['mean']:.3f} [{row[name]['low']:.3f}, "
-            f"{row[name]['high']:.3f}] | {row[name]['median']:.3f} | "
-            f"{row[name]['worst']:.2f}"
-            for name in COLUMNS
-        ]
+        cells = [cell for name in COLUMNS for cell in figures(row[name])]
         lines.append(f"| {family} | {' | '.join(cells)} |")
     means = [
         f"{sum(row[name]['mean'] for row in table.values()) / len(table):.3f}"

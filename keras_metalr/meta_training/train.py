@@ -30,6 +30,7 @@ from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.evolution import Arena
 from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
+from keras_metalr.meta_training.evolution import progress_line
 from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -92,10 +93,7 @@ def meta_train(
 
     def report(generation: int, stage: str, value: float, left: float) -> None:
         clock.seconds()
-        say(
-            f"generation {generation + 1}/{config.evolution.num_generations}"
-            f"  {stage:20s} score {value:7.3f}  {left / 60:5.1f} min left"
-        )
+        say(progress_line(config.evolution, generation, stage, value, left))
 
     controller = evolve(
         [arenas[stage] for stage in config.order],
