@@ -20,6 +20,7 @@ from keras_metalr.arguments import check_numbers
 from keras_metalr.arguments import load_controller
 from keras_metalr.decision import Settings
 from keras_metalr.experience import Experience
+from keras_metalr.experience import fingerprint
 from keras_metalr.experience import load as load_experiences
 from keras_metalr.experience import next_shift
 from keras_metalr.experience import save as save_experience
@@ -86,9 +87,9 @@ class MetaLR(keras.callbacks.Callback):
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the
             training loss at the end where there is none), and each one begins
-            with the controller's output shifted to what they tell is best
-            (`keras_metalr.experience`). Made where it does not exist; give
-            every workload its own. Defaults to `None`.
+            with the controller's output shifted to what those of the same
+            controller tell is best (`keras_metalr.experience`). Made where it
+            does not exist; give every workload its own. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (what the rate did, at the end).
             Defaults to `0`.
 
@@ -173,7 +174,9 @@ class MetaLR(keras.callbacks.Callback):
         self._first_epoch = True
         self.trace = Trace()
         if self.experience_dir is not None:
-            self._shift = next_shift(load_experiences(self.experience_dir))
+            self._shift = next_shift(
+                load_experiences(self.experience_dir, self._controller_model)
+            )
         session = Session(
             model,
             self._controller_model,
@@ -377,7 +380,13 @@ class MetaLR(keras.callbacks.Callback):
             outcome = math.inf
         save_experience(
             self.experience_dir,
-            Experience(outcome, monitor, self._shift, self.trace),
+            Experience(
+                outcome,
+                monitor,
+                self._shift,
+                self.trace,
+                fingerprint(self._controller_model),
+            ),
         )
 
     def _flush(self) -> None:

@@ -8,6 +8,7 @@ the benefit of the doubt (the lower confidence bound of Srinivas et al., 2010,
 https://arxiv.org/abs/0912.3995).
 """
 
+import hashlib
 import json
 import math
 import os
@@ -17,9 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import keras
 import numpy as np
 
 from keras_metalr.trace import Trace
+from keras_metalr.update_rule import RULE_VERSION
 
 # The shifts that can be tried: close together near 0 and further apart far from
 # it, since one controller answers in tenths and another in whole numbers.
@@ -47,12 +50,33 @@ class Experience:
         monitor: String, what the outcome is: `"val_loss"` or `"loss"`.
         shift: Float, what was added to the controller's output all the run.
         trace: `Trace`, one row a decision.
+        controller: String, the `fingerprint` of the controller. Defaults to
+            `""`, not known.
     """
 
     outcome: float
     monitor: str
     shift: float
     trace: Trace
+    controller: str = ""
+
+
+def fingerprint(controller: keras.Model) -> str:
+    """What tells runs of a controller from those of any other.
+
+    What an output is shifted by says nothing about another controller's, nor
+    about one whose outputs go through another rule.
+
+    Args:
+        controller: `keras.Model`, built.
+
+    Returns:
+        String: some of the sha256 of its weights, and the version of the rule.
+    """
+    digest = hashlib.sha256()
+    for weights in controller.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return f"{digest.hexdigest()[:16]}-rule{RULE_VERSION}"
 
 
 def save(
@@ -61,7 +85,7 @@ def save(
     """Add a run to a folder, under the next free number.
 
     The JSON is written last and renamed into place: a run is there whole or not
-    at all.
+    at all. Runs that end at the same time get numbers of their own.
 
     Args:
         folder: String or path, made where it does not exist.
@@ -72,25 +96,44 @@ def save(
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    numbers = [_number(file) for file in path.glob("run-*.json")]
-    stem = path / f"run-{max(numbers, default=0) + 1:05d}"
+    stem = _claim_number(path)
     experience.trace.save(f"{stem}.npz")
     outcome = experience.outcome
     record = {
         "monitor": experience.monitor,
         "outcome": outcome if math.isfinite(outcome) else None,
         "shift": experience.shift,
+        "controller": experience.controller,
     }
     temporary = pathlib.Path(f"{stem}.json.tmp")
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return temporary.replace(f"{stem}.json")
 
 
-def load(folder: str | os.PathLike[str]) -> list[Experience]:
+def _claim_number(folder: pathlib.Path) -> pathlib.Path:
+    """The stem of the next run, which no other process is given."""
+    numbers = [_number(file) for file in folder.glob("run-*.json")]
+    number = max(numbers, default=0)
+    while True:
+        number += 1
+        stem = folder / f"run-{number:05d}"
+        try:
+            stem.with_suffix(".npz").touch(exist_ok=False)
+        except FileExistsError:
+            # Of a run that is being saved, or was given up half-way.
+            continue
+        return stem
+
+
+def load(
+    folder: str | os.PathLike[str], controller: keras.Model | None = None
+) -> list[Experience]:
     """The runs of a folder, in the order they came.
 
     Args:
         folder: String or path; one that does not exist holds no runs.
+        controller: `keras.Model`, to load its runs alone. Defaults to `None`,
+            the runs of all.
 
     Raises:
         ValueError: if a file is damaged, or of another version.
@@ -102,14 +145,17 @@ def load(folder: str | os.PathLike[str]) -> list[Experience]:
             monitor, outcome = str(record["monitor"]), record["outcome"]
             outcome = math.inf if outcome is None else float(outcome)
             shift = float(record["shift"])
+            mark = str(record["controller"])
             trace = Trace.load(file.with_suffix(".npz"))
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{str(file)!r} holds no run that can be read ({error}). "
                 "Delete it and the .npz file beside it, or use another folder."
             ) from error
-        found.append(Experience(outcome, monitor, shift, trace))
-    return found
+        found.append(Experience(outcome, monitor, shift, trace, mark))
+    if controller is None:
+        return found
+    return [run for run in found if run.controller == fingerprint(controller)]
 
 
 def _number(file: pathlib.Path) -> int:
@@ -123,9 +169,9 @@ def next_shift(experiences: Sequence[Experience]) -> float:
     The same runs always give the same shift; of no runs it is 0.
 
     Args:
-        experiences: Sequence of `Experience` of one workload. Those with
-            another monitor than the last one's are left out, since their
-            outcomes cannot be compared.
+        experiences: Sequence of `Experience` of one workload and one
+            controller. Those with another monitor than the last one's are
+            left out, since their outcomes cannot be compared.
 
     Returns:
         Float in [-5.01, 5.01].

@@ -11,6 +11,8 @@ import argparse
 import os
 import pathlib
 import platform
+import shlex
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -94,7 +96,9 @@ def main() -> None:
         backend=keras.backend.backend(),
         best=", ".join(f"{key}: {value}" for key, value in best.items()),
         longest=22 * max(arguments.epochs),
-        command="python scripts/fit_controller.py",
+        command=shlex.join(
+            ["python", "scripts/fit_controller.py", *sys.argv[1:]]
+        ),
     )
     controller.save_to_preset(str(arguments.output), card=card)
     print(f"Saved {arguments.output} (mean squared error {error:.3f}).")

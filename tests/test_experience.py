@@ -1,5 +1,6 @@
 """Experience across runs: kept whole, ranked, searched for the next shift."""
 
+import dataclasses
 import json
 import math
 
@@ -65,6 +66,7 @@ def test_half_written_run_is_no_run(tmp_path):
         "{}",
         '{"monitor": "loss", "outcome": "x", "shift": 0}',
         '{"monitor": "loss", "outcome": 1}',
+        '{"monitor": "loss", "outcome": 1, "shift": 0}',
     ],
 )
 def test_damaged_run_is_an_error_that_names_the_file(tmp_path, text):
@@ -81,7 +83,48 @@ def test_file_is_json_that_any_reader_takes(tmp_path):
         raise AssertionError(f"{name} is not JSON")
 
     record = json.loads(file.read_text(), parse_constant=refuse)
-    assert record == {"monitor": "val_loss", "outcome": None, "shift": 0.3}
+    assert record == {
+        "monitor": "val_loss",
+        "outcome": None,
+        "shift": 0.3,
+        "controller": "",
+    }
+
+
+def test_runs_that_end_at_the_same_time_have_their_own_numbers(tmp_path):
+    """One is saved while the other has its trace there, and no JSON yet."""
+    first = made_up_run(1.0)
+
+    class Slow:
+        def save(self, path):
+            experience.save(tmp_path, made_up_run(2.0, 0.5))
+            first.trace.save(path)
+
+    slow = Experience(1.0, "val_loss", 0.0, Slow())
+    assert experience.save(tmp_path, slow).name == "run-00001.json"
+    runs = experience.load(tmp_path)
+    assert [(run.outcome, run.shift) for run in runs] == [
+        (1.0, 0.0),
+        (2.0, 0.5),
+    ]
+
+
+def test_runs_of_another_controller_or_rule_are_left_out(tmp_path, monkeypatch):
+    keras.utils.set_random_seed(0)
+    mine, other = Controller(), Controller()
+    marks = [experience.fingerprint(each) for each in (mine, other)]
+    for mark, outcome in zip(marks, (1.0, 2.0), strict=True):
+        run = dataclasses.replace(made_up_run(outcome), controller=mark)
+        experience.save(tmp_path, run)
+    assert [run.outcome for run in experience.load(tmp_path)] == [1.0, 2.0]
+    for controller, outcome in ((mine, 1.0), (other, 2.0)):
+        (run,) = experience.load(tmp_path, controller)
+        assert run.outcome == outcome
+    mine.save_to_preset(str(tmp_path / "preset"))
+    again = Controller.from_preset(str(tmp_path / "preset"))
+    assert experience.fingerprint(again) == marks[0]
+    monkeypatch.setattr(experience, "RULE_VERSION", -1)
+    assert experience.load(tmp_path, mine) == []
 
 
 # -- The search. ------------------------------------------------------------
@@ -242,9 +285,13 @@ def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
 
 
 def test_a_run_can_say_what_it_tried(tmp_path, capsys):
+    mark = experience.fingerprint(Controller.from_preset("supervised"))
     for shift, outcome in ((0.0, 2.0), (0.5, 1.0)):
-        experience.save(tmp_path, made_up_run(outcome, shift))
-    expected = experience.next_shift(experience.load(tmp_path))
+        run = dataclasses.replace(made_up_run(outcome, shift), controller=mark)
+        experience.save(tmp_path, run)
+    # By another controller, and not to be learned from.
+    experience.save(tmp_path, made_up_run(0.1, -4.0))
+    expected = experience.next_shift(experience.load(tmp_path)[:2])
     fit(tmp_path, verbose_metalr=1)
     shown = capsys.readouterr().out
     assert f"shifted the controller's output by {expected:+.2f}." in shown

@@ -31,6 +31,7 @@ class Run:
         outcome: Float, the monitored value at the end of the run, lower being
             better; infinite where the run diverged.
         trace: `Trace`, one row a decision.
+        monitor: String, what the outcome is. Defaults to `"val_loss"`.
     """
 
     workload: str
@@ -38,6 +39,7 @@ class Run:
     seed: int
     outcome: float
     trace: Trace
+    monitor: str = "val_loss"
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the run as a `.json` and a `.npz` file.
@@ -53,6 +55,7 @@ class Run:
             "learning_rate": self.learning_rate,
             "seed": self.seed,
             "outcome": self.outcome if math.isfinite(self.outcome) else None,
+            "monitor": self.monitor,
         }
         temporary = pathlib.Path(f"{stem}.json.tmp")
         temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -126,8 +129,8 @@ def collect(
         List of `Run`, one for each seed and rate.
 
     Raises:
-        ValueError: for a rate that is not positive, or a `monitor` that `fit`
-            does not report.
+        ValueError: for a rate that is not positive, a `monitor` that `fit`
+            does not report, or a run in the folder whose outcome is another.
 
     Example:
 
@@ -158,11 +161,17 @@ def collect(
             stem = _stem(folder or "", workload, rate, seed)
             if folder is not None and os.path.isfile(f"{stem}.json"):
                 run = Run.load(f"{stem}.json")
+                if run.monitor != monitor:
+                    raise ValueError(
+                        f"'{stem}.json' holds the {run.monitor!r} of a run. "
+                        f"Received: monitor={monitor!r}. Use another folder "
+                        "or another `workload`: outcomes are compared."
+                    )
             else:
                 outcome, trace = _train(
                     make_model, fit_arguments, rate, seed, monitor
                 )
-                run = Run(workload, rate, seed, outcome, trace)
+                run = Run(workload, rate, seed, outcome, trace, monitor)
                 if folder is not None:
                     run.save(folder)
             runs.append(run)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_metalr import experience
+from keras_metalr.arguments import load_controller
 from keras_metalr.callback import MetaLR
 
 
@@ -30,8 +31,9 @@ def gather_experience(
         make_model: Callable that returns a new, compiled model.
         fit_arguments: Callable from a seed to the keyword arguments of `fit`
             (`x`, `epochs`, `validation_data`, ...).
-        folder: String or path, the experience. Runs that are there already
-            count, so that an interrupted call goes on where it was.
+        folder: String or path, the experience. Runs of this controller that
+            are there already count, so that an interrupted call goes on where
+            it was.
         num_runs: Integer (>= 1), runs in all. Defaults to `20`.
         first_seed: Integer, seed of the first run; each of the others has the
             next one. Defaults to `0`.
@@ -60,14 +62,15 @@ def gather_experience(
             "`num_runs` must be a positive integer. "
             f"Received: num_runs={num_runs!r}."
         )
-    for index in range(len(experience.load(folder)), num_runs):
+    network = load_controller(controller)
+    for index in range(len(experience.load(folder, network)), num_runs):
         seed = first_seed + index
         keras.utils.set_random_seed(seed)
         model = make_model()
         arguments = dict(fit_arguments(seed))
-        metalr = MetaLR(controller, experience_dir=folder)
+        metalr = MetaLR(network, experience_dir=folder)
         callbacks = [*arguments.pop("callbacks", []), metalr]
         model.fit(callbacks=callbacks, **arguments)
         if progress is not None:
-            progress(experience.load(folder)[-1])
-    return experience.load(folder)[:num_runs]
+            progress(experience.load(folder, network)[-1])
+    return experience.load(folder, network)[:num_runs]

@@ -1,5 +1,6 @@
 """Phase 1: runs at static rates, kept, read back and gone on with."""
 
+import dataclasses
 import json
 import math
 
@@ -183,6 +184,25 @@ def test_interrupted_collection_goes_on(tmp_path):
         assert first.outcome == second.outcome
         np.testing.assert_array_equal(first.trace.rows, second.trace.rows)
     assert len(load_runs(tmp_path)) == 2
+
+
+def test_outcomes_of_another_monitor_are_refused_before_training(tmp_path):
+    dataclasses.replace(run_of(rate=0.1), monitor="loss").save(tmp_path)
+    (run,) = load_runs(tmp_path)
+    assert run.monitor == "loss"
+
+    def no_model():
+        raise AssertionError("trained")
+
+    with pytest.raises(ValueError, match=r"holds the 'loss'.*val_loss"):
+        collect(
+            no_model,
+            fit_arguments,
+            learning_rates=[0.1],
+            workload=run.workload,
+            seeds=[run.seed],
+            folder=tmp_path,
+        )
 
 
 def test_run_that_was_half_written_is_run_again(tmp_path):

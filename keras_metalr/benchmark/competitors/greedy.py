@@ -9,8 +9,9 @@ paper's rule and its public description:
     more than `patience` better ones in a row:      rate := rate / factor
     more than `patience` not better ones in a row:  rate := rate * factor
 
-Cooldown, warmup and the restart of the reference implementation are off by
-default there and left out here.
+Left out is what the reference implementation (Hugging Face's transformers, pull
+request 44271) has beyond that: cooldown and warmup, off by default there, and a
+restart (`reset_start=500`), on by default. The mean of the losses is off there.
 """
 
 from collections.abc import Sequence
