@@ -20,6 +20,8 @@ from keras_metalr.workloads.workload import Workload
 # Those of the tasks that the shipped controller was evolved on.
 META_TRAINED = ("sgd", "momentum", "adam", "adamw", "rmsprop", "lion")
 _FURTHER: dict[str, Callable[[Any], keras.optimizers.Optimizer]] = {
+    "adagrad": lambda rate: keras.optimizers.Adagrad(rate),
+    "adamax": lambda rate: keras.optimizers.Adamax(rate),
     "nadam": lambda rate: keras.optimizers.Nadam(rate),
 }
 
@@ -37,7 +39,8 @@ class Entry:
         kind: String, the kind of network.
         load_data: Callable without arguments that returns a `Data`.
         build_model: Callable without arguments that returns a new model.
-        optimizer: String, as in `workloads.optimizers`, or `"nadam"`.
+        optimizer: String, as in `workloads.optimizers`, or `"adagrad"`,
+            `"adamax"` or `"nadam"`.
         learning_rate: Float, the usual rate.
         batch_size: Integer, examples in a batch.
         epochs: Integer, the budget.
@@ -66,8 +69,8 @@ class Entry:
 
     @property
     def shares_nothing(self) -> bool:
-        """Neither the data nor the kind of network was trained on."""
-        return not (self.shares_data or self.shares_kind)
+        """Neither data, kind of network nor optimizer was trained on."""
+        return not self.shared
 
     @property
     def shared(self) -> str:
@@ -109,7 +112,7 @@ _TABULAR = (
         "linear",
         tabular.load_wine_data,
         functools.partial(tabular_models.build_linear, 13, 3),
-        "sgd",
+        "adagrad",
         0.1,
         32,
         50,
@@ -121,7 +124,7 @@ _TABULAR = (
         "gated, layer normalization",
         tabular.load_breast_cancer_data,
         functools.partial(tabular_models.build_gated, 30, 2),
-        "adamw",
+        "nadam",
         1e-3,
         32,
         15,
@@ -133,8 +136,8 @@ _TABULAR = (
         "mixture of experts",
         tabular.load_breast_cancer_data,
         functools.partial(tabular_models.build_experts, 30, 2),
-        "momentum",
-        0.01,
+        "adamax",
+        1e-3,
         32,
         15,
         shares_data=False,
@@ -145,8 +148,8 @@ _TABULAR = (
         "deep and cross, regression",
         tabular.load_diabetes_data,
         functools.partial(tabular_models.build_cross, 10, 1),
-        "adam",
-        1e-3,
+        "adagrad",
+        0.1,
         32,
         20,
         shares_data=False,
