@@ -325,6 +325,20 @@ def set_random_state(state: Any) -> None:
         torch.cuda.set_rng_state(value, device)
 
 
+def buffers(model: keras.Model) -> list[Tensor]:
+    """What PyTorch's own modules in a model keep beside their weights."""
+    if _NAME != "torch":
+        return []
+    found = [b for layer in model._flatten_layers() for b in layer.buffers()]
+    return list({id(buffer): buffer for buffer in found}.values())
+
+
+def overwrite(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Put values into tensors of PyTorch."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
+
+
 def copy_value(value: Tensor) -> Tensor:
     """A copy of a native tensor that a later in-place update leaves alone."""
     if _NAME == "torch":

@@ -30,6 +30,10 @@ from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 
 STATE_PATH = "optimizer/metalr_state/vars"
+# How much of the promised drop comes in the first steps, which are short, lies
+# within these limits on networks of all kinds; looked at in so many decisions.
+LIKELY_RATIOS = (0.3, 1.7)
+FIRST_DECISIONS = 4
 
 
 @keras.saving.register_keras_serializable("keras_metalr")
@@ -90,6 +94,12 @@ class MetaLR(keras.callbacks.Callback):
             with the controller's output shifted to what those of the same
             controller tell is best (`keras_metalr.experience`). Made where it
             does not exist; give every workload its own. Defaults to `None`.
+        pretrained: Boolean or `None`. Whether the weights were trained before
+            and have something to lose. `None` sees it in them: in biases and
+            scales that differ. Say `False` for a new net that has none, or
+            whose biases do not begin alike (drawn at random, or set to the
+            classes' frequencies), `True` for a trained one without biases
+            to tell it by. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (what the rate did, at the end).
             Defaults to `0`.
 
@@ -131,6 +141,7 @@ class MetaLR(keras.callbacks.Callback):
         guard: bool = True,
         feedback: bool | None = None,
         experience_dir: str | os.PathLike[str] | None = None,
+        pretrained: bool | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__()
@@ -139,8 +150,9 @@ class MetaLR(keras.callbacks.Callback):
         )
         check_boolean("safe_start", safe_start)
         check_boolean("guard", guard)
-        if feedback is not None:
-            check_boolean("feedback", feedback)
+        for name, value in (("feedback", feedback), ("pretrained", pretrained)):
+            if value is not None:
+                check_boolean(name, value)
         self.controller = controller
         self.total_steps = total_steps
         self.min_learning_rate = min_learning_rate
@@ -149,6 +161,7 @@ class MetaLR(keras.callbacks.Callback):
         self.guard = guard
         self.feedback = feedback
         self.experience_dir = experience_dir
+        self.pretrained = pretrained
         self.verbose = verbose
         self.trace = Trace()
         self._controller_model = load_controller(controller)
@@ -159,6 +172,7 @@ class MetaLR(keras.callbacks.Callback):
         self._training = False
         self._resume_from: pathlib.Path | None = None
         self._warned = False
+        self._promises_checked = False
         self._validation_loss: float | None = None
 
     # -- Keras hooks. -------------------------------------------------------
@@ -170,6 +184,7 @@ class MetaLR(keras.callbacks.Callback):
         check_model(model)
         self._training = False
         self._warned = False
+        self._promises_checked = False
         self._validation_loss = None
         self._first_epoch = True
         self.trace = Trace()
@@ -186,6 +201,7 @@ class MetaLR(keras.callbacks.Callback):
                 safe_start=self.safe_start,
                 guard=self.guard,
                 feedback=bool(self.feedback),
+                pretrained=self.pretrained,
                 output_shift=self._shift,
             ),
         )
@@ -319,6 +335,7 @@ class MetaLR(keras.callbacks.Callback):
             "guard": self.guard,
             "feedback": self.feedback,
             "experience_dir": folder if folder is None else str(folder),
+            "pretrained": self.pretrained,
             "verbose": self.verbose,
         }
 
@@ -394,6 +411,7 @@ class MetaLR(keras.callbacks.Callback):
         if session is None:
             return
         self.trace = Trace(session.trace_rows())
+        self._check_promises()
         skipped = session.count("skipped_steps")
         rollbacks = session.count("rollbacks")
         if self.guard and (skipped or rollbacks) and not self._warned:
@@ -402,6 +420,26 @@ class MetaLR(keras.callbacks.Callback):
                 f"MetaLR skipped {skipped} step(s) whose loss or gradient was "
                 f"not finite and went back to earlier weights {rollbacks} "
                 "time(s). The `event` column of `MetaLR.trace` says when.",
+                stacklevel=2,
+            )
+
+    def _check_promises(self) -> None:
+        """Warn where what is run again cannot be what was differentiated."""
+        if self._promises_checked or len(self.trace) < FIRST_DECISIONS:
+            return
+        self._promises_checked = True
+        ratios = self.trace["trust_ratio"][:FIRST_DECISIONS]
+        low, high = LIKELY_RATIOS
+        # The first steps are short, if they are the safe start's.
+        if self.safe_start and np.all((ratios < low) | (ratios > high)):
+            warnings.warn(
+                "The loss of a batch after its update is not what the gradient "
+                f"had promised: {np.round(ratios, 2)} of the promised drop "
+                "came, where about 1 is expected of steps as short as the "
+                "first. MetaLR runs `compute_loss` again to see that. In a "
+                "`train_step` of your own, what is differentiated must be what "
+                "`self.compute_loss(x=x, y=y, y_pred=...)` returned, `x` being "
+                "what the model was called on.",
                 stacklevel=2,
             )
 

@@ -5,6 +5,7 @@ after it:          what moved, how far; the interval's sums
 end of the step:   a decision, where one is due
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ Scalars = dict[str, Tensor]
 NO_MINIMUM = 1e-30
 
 
+def _is_overwritten(variable: keras.Variable) -> bool:
+    """Whether Keras's optimizer puts its gradient in its place."""
+    return bool(getattr(variable, "overwrite_with_gradient", False))
+
+
 class RunControl:
     """Measures and steers one run; its memory is a `RunState`.
 
@@ -66,7 +72,11 @@ class RunControl:
         pretrained: bool,
     ) -> None:
         self._optimizer = optimizer
-        self._variables = list(variables)
+        # Scales of float8 are set by what stands for their gradients, and are
+        # no weights.
+        measured = [not _is_overwritten(variable) for variable in variables]
+        self._measured = measured
+        self._variables = list(itertools.compress(variables, measured))
         self._rates = list(rates)
         self._controller = controller
         if any(rate.scheduled for rate in rates):
@@ -78,7 +88,7 @@ class RunControl:
         self._accumulation_steps = accumulation_steps(optimizer)
         self._longest_start = safe_start.longest(self._accumulation_steps)
         self._one_step = backend.constant(np.array([1, 0, 0], "int32"))
-        shapes = [tuple(variable.shape) for variable in variables]
+        shapes = [tuple(variable.shape) for variable in self._variables]
         self.sample = CoordinateSample(shapes)
         self.state = RunState(
             sample_size=self.sample.size,
@@ -152,7 +162,7 @@ class RunControl:
             }
             # A LossScaleOptimizer skips such steps itself, and must see them.
             if self._settings.guard and not is_loss_scaled(self._optimizer):
-                grads = backend.masked(grads, finite)
+                grads = self._masked(grads, variables, finite)
             return list(grads), measured
 
     def after(self, before: dict[str, Any]) -> None:
@@ -177,7 +187,10 @@ class RunControl:
             measured["gradient_norm"] = before["gradient_norm"]
             measured["learning_rate"] = before["rate"]
             finite = ops.cast(before["finite"], "float32")
-            is_update = self._is_update()
+            # Where nothing pulls (weights of 0, a margin that is kept), a step
+            # says nothing of how long steps should be.
+            told = ops.cast(before["gradient_norm"] > 0.0, "float32")
+            is_update = self._is_update() * told
             moved = finite * is_update
             scalars = count_step(
                 before["scalars"],
@@ -210,11 +223,31 @@ class RunControl:
             rate.release()
 
         def promised_drop(weights: Sequence[Tensor]) -> Tensor:
+            weights = list(itertools.compress(weights, self._measured))
             products = inner_products(before["gradients"], weights)
             return ops.sum(before["products"] - products) / before["scale"]
 
         self._context.promised_drop = promised_drop
         self._context.applied = True
+
+    def _masked(
+        self,
+        grads: Sequence[Tensor],
+        variables: Sequence[keras.Variable],
+        finite: Tensor,
+    ) -> list[Tensor]:
+        """Gradients that move nothing where the step is not finite."""
+        masked = backend.masked(grads, finite)
+        if all(self._measured):
+            return masked
+        return [
+            ops.where(finite, grad, ops.convert_to_tensor(variable))
+            if _is_overwritten(variable)
+            else still
+            for grad, still, variable in zip(
+                grads, masked, variables, strict=True
+            )
+        ]
 
     def _first(self) -> Any:
         """Whether this is the first step of the run."""

@@ -125,6 +125,7 @@ class Settings(NamedTuple):
     safe_start: bool = True
     guard: bool = True
     feedback: bool = False
+    pretrained: bool | None = None
     output_shift: float = 0.0
 
 
@@ -154,7 +155,7 @@ def count_step(
             and what `signals.step_signals` returns.
         finite: Scalar float32, 1 where loss and gradient were finite, else 0.
         is_update: Scalar float32, 1 where the weights were due to move (not so
-            while gradients accumulate), else 0.
+            while gradients accumulate, nor where they are all 0), else 0.
         bad: Scalar float32, 1 where a step that is not finite is a fault, else
             0: a gradient that overflows while a loss scale is being sought is
             none. Defaults to `None`, always.
@@ -242,7 +243,7 @@ def decide(
         Tuple `(scalars, row)`: the new scalars, and this decision's row of the
         trace, shape `(len(TRACE_COLUMNS),)`, float32.
     """
-    known = scalars["interval_steps"] > 0.5
+    known = scalars["interval_updates"] > 0.5
     scalars = {**scalars, "promised_drop": promised_drop}
     summary = _summarize(scalars, loss_after, resolution)
     summary = _choose(known, summary, scalars)

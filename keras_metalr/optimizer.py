@@ -25,6 +25,19 @@ from keras_metalr.step_context import make_step_context
 from keras_metalr.update_rule import decision_interval
 
 Tensor = Any
+# What a user may read or set during a run; Keras keeps it on the instance.
+_PASSED_ON = (
+    "name",
+    "weight_decay",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
 
 
 class MeasuredOptimizer(keras.optimizers.Optimizer):
@@ -49,11 +62,16 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         settings: Settings,
     ) -> None:
         super().__init__(learning_rate=0.0, name="metalr")
+        for name in _PASSED_ON:
+            self.__dict__.pop(name, None)
         self._inner = inner
         self._unsaved = _Unsaved(model, controller)
         self.settings = settings
         # Now, while all there is was there before the run.
-        self._pretrained = is_pretrained(model.trainable_variables)
+        told = settings.pretrained
+        self._pretrained = (
+            is_pretrained(model.trainable_variables) if told is None else told
+        )
         self.total_steps = 1
         self.step_context = make_step_context()
         # A callable map of `MultiOptimizer` makes its parts when it is built;
@@ -92,6 +110,13 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                 f"{type(self).__name__!r} object has no attribute {name!r}"
             )
         return getattr(inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inner = self.__dict__.get("_inner")
+        if inner is not None and name in _PASSED_ON:
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         # The saver finds children by name: those of the wrapped optimizer must

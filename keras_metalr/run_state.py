@@ -107,7 +107,10 @@ class RunState(keras.layers.Layer):
         steps = rows[:, 0]
         index = ops.argmin(ops.where(ops.isnan(steps), -1.0, steps))
         here = ops.logical_and(
-            ops.equal(ops.arange(rows.shape[0]), ops.cast(index, "int32")),
+            ops.equal(
+                ops.arange(rows.shape[0], dtype="int32"),
+                ops.cast(index, "int32"),
+            ),
             wanted,
         )
         self.trace.assign(ops.where(here[:, None], row[None, :], rows))

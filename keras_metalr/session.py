@@ -46,7 +46,8 @@ class Session:
         settings: `Settings` of the run.
 
     Raises:
-        ValueError: if the optimizer's rate cannot be controlled.
+        ValueError: if the optimizer's rate cannot be controlled, or another
+            session of the same `fit` does so.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class Session:
         leftover = model.__dict__.get("make_train_function")
         leftover = getattr(leftover, "__self__", None)
         if isinstance(leftover, Session):
+            if leftover.is_of_running_fit():
+                raise ValueError(
+                    "One `fit` takes one MetaLR. Received: two of them in "
+                    "`callbacks`."
+                )
             leftover.remove()
         self.model = model
         self.optimizer = MeasuredOptimizer(
@@ -119,6 +125,11 @@ class Session:
         if model.optimizer is self.optimizer:
             model.optimizer = self.optimizer.inner
             model.train_function = self._train_function
+
+    def is_of_running_fit(self) -> bool:
+        """Whether it was installed by the call of `fit` that is running."""
+        frame = _fit_frame()
+        return frame is not None and id(frame) == self._fit_frame
 
     def _remove_with_fit(self) -> None:
         """Come off when the `fit` ends that was begun, however it ends.
@@ -324,7 +335,7 @@ class Session:
                 what = "gradient"
                 where = (
                     "a square root, a norm, a logarithm or a division at 0 in "
-                    "the model"
+                    "the model, a norm above 1e19 (then scale the loss down)"
                 )
             else:
                 # Without the guard a gradient has made the weights so.

@@ -76,6 +76,7 @@ def measured_train_step(
     # Found once, not at every eager step; TensorFlow may yet have to build the
     # model, and then finds them as it traces.
     small_state = _small_state(model) if is_built(model) else None
+    buffers = backend.buffers(model)
 
     def stateful(data: Any) -> dict[str, Tensor]:
         statistics, seeds = small_state or _small_state(model)
@@ -84,6 +85,7 @@ def measured_train_step(
             random_state = backend.random_state() if context.host_due else None
             old_statistics = [ops.copy(v) for v in statistics]
             old_seeds = [ops.copy(v) for v in seeds]
+            old_buffers = [backend.copy_value(b) for b in buffers]
         try:
             with context.step():
                 logs = original(data)
@@ -92,13 +94,22 @@ def measured_train_step(
             # A step that is refused must not have moved anything.
             for variable, value in zip(statistics, old_statistics, strict=True):
                 variable.assign(value)
+            backend.overwrite(buffers, old_buffers)
             raise
 
         def try_again() -> tuple[Tensor, Tensor]:
             with backend.measuring():
-                values = dict(zip(map(id, seeds), old_seeds, strict=True))
+                values = dict(
+                    zip(
+                        map(id, [*statistics, *seeds]),
+                        [*old_statistics, *old_seeds],
+                        strict=True,
+                    )
+                )
                 after = backend.random_state()
+                new_buffers = [backend.copy_value(b) for b in buffers]
                 backend.set_random_state(random_state)
+                backend.overwrite(buffers, old_buffers)
                 result = _replay(
                     model,
                     compute_loss,
@@ -114,10 +125,13 @@ def measured_train_step(
                     ],
                 )
                 backend.set_random_state(after)
+                backend.overwrite(buffers, new_buffers)
                 return result
 
         if optimizer.settings.guard:
             _keep_statistics(optimizer, statistics, old_statistics)
+            if buffers and optimizer.control.state.read()["bad"] > 0.5:
+                backend.overwrite(buffers, old_buffers)
         return {**logs, **optimizer.finish_step(try_again, resolution)}
 
     def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
@@ -125,17 +139,11 @@ def measured_train_step(
             logs, (weights, others, slots, metrics) = original(state, data)
         _check_applied(model, context.applied)
         others = list(others)
-        seeds = {id(v) for v in _small_state(model)[1]}
-        kept = _not_bad(optimizer, slots)
-        replayed = []
-        for i, variable in enumerate(model.non_trainable_variables):
-            if id(variable) in seeds:
-                replayed.append(state[1][i])
-            elif optimizer.settings.guard and _is_statistic(variable):
-                others[i] = ops.where(kept, others[i], state[1][i])
-                replayed.append(others[i])
-            else:
-                replayed.append(others[i])
+        if optimizer.settings.guard:
+            kept = _not_bad(optimizer, slots)
+            for i, variable in enumerate(model.non_trainable_variables):
+                if _is_statistic(variable):
+                    others[i] = ops.where(kept, others[i], state[1][i])
         mapping = list(zip(optimizer.variables, slots, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             extra = optimizer.finish_step(
@@ -145,7 +153,7 @@ def measured_train_step(
                     data,
                     context,
                     weights,
-                    replayed,
+                    state[1],
                     metrics,
                 ),
                 resolution,
@@ -205,7 +213,24 @@ def _small_state(model: keras.Model) -> tuple[list, list]:
             statistics.append(variable)
         elif "int" in str(variable.dtype) and len(variable.shape) <= 1:
             seeds.append(variable)
-    return statistics, seeds
+    return statistics + _carried_states(model), seeds
+
+
+def _carried_states(model: keras.Model) -> list[keras.Variable]:
+    """What stateful recurrent layers carry from batch to batch, if the model
+    does not know of it."""
+    known = {id(v) for v in model.non_trainable_variables}
+    states = [
+        state
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(getattr(layer, "states", None))
+    ]
+    return [
+        state
+        for state in states
+        if isinstance(state, keras.Variable) and id(state) not in known
+    ]
 
 
 def _keep_statistics(
@@ -237,8 +262,9 @@ def _replay(
 ) -> tuple[Tensor, Tensor]:
     """The step's own loss at the weights it led to, and the drop promised.
 
-    Same batch, same dropout masks (the random state is the old one), training
-    mode: it differs from the loss of the step in the weights alone. Nothing it
+    Same batch, same dropout masks, same statistics (the state is the one of
+    before the step), training mode: it differs from the loss of the step in the
+    weights alone. Nothing it
     writes (running statistics, metrics) leaves the stateless scope.
     """
     try:
@@ -273,6 +299,9 @@ def _forward_loss(
     others: Sequence[Tensor],
     metrics: Sequence[Tensor] = (),
 ) -> Tensor:
+    if _carried_states(model):
+        # They would be carried on by this pass, too.
+        raise NotImplementedError("a layer that is stateful")
     x = arguments.get("x")
     if x is None:
         x = keras.utils.unpack_x_y_sample_weight(data)[0]

@@ -152,7 +152,7 @@ def most_distrust(evidence: Evidence) -> Tensor:
     Args:
         evidence: `Evidence`.
     """
-    floor = ops.where(evidence.pretrained > 0.5, TRUST_FLOOR, NEW_TRUST_FLOOR)
+    floor = _either(evidence.pretrained, TRUST_FLOOR, NEW_TRUST_FLOOR)
     left = _share(evidence.progress, 1.0, 1.0 - ANNEALED)
     return (1.0 - floor) * ops.maximum(left, LEAST_LEFT)
 
@@ -241,7 +241,12 @@ def start_ratio(pretrained: Tensor) -> Tensor:
     Args:
         pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
     """
-    return ops.where(pretrained > 0.5, START_RATIO, NEW_START_RATIO)
+    return _either(pretrained, START_RATIO, NEW_START_RATIO)
+
+
+def _either(pretrained: Tensor, trained: float, new: float) -> Tensor:
+    """One of two numbers, float32 (`where` would take Keras's `floatx`)."""
+    return pretrained * trained + (1.0 - pretrained) * new
 
 
 def first_log_rate(

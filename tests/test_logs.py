@@ -311,6 +311,7 @@ def test_config_holds_every_argument():
         "guard": False,
         "feedback": True,
         "experience_dir": "experience",
+        "pretrained": True,
         "verbose": 1,
     }
     metalr = MetaLR("general", **arguments)

@@ -232,10 +232,12 @@ class Unroll:
             "learning_rate": rate,
         }
         good = finite.astype("float32")
-        scalars = count_step(scalars, measured, good, jnp.ones(()), 1.0 - good)
+        told = (gradient_norm > 0.0).astype("float32")
+        scalars = count_step(scalars, measured, good, told, 1.0 - good)
+        moved = good * told
         if self.settings.safe_start:
-            scalars = safe_start.advance(scalars, measured, good)
-        update = jnp.where(finite, weights - run.weights, run.last_update)
+            scalars = safe_start.advance(scalars, measured, moved)
+        update = jnp.where(moved > 0.5, weights - run.weights, run.last_update)
         # A run that has lost its mind must not be worth infinitely little.
         worst = 10.0 * task.loss_scale
         loss = jnp.where(finite, jnp.minimum(loss, worst), worst)

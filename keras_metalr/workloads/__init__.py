@@ -50,7 +50,9 @@ def get(name: str, **options: Any) -> Workload:
 
     Example:
 
-        workload = get("fashion_mnist_cnn", train_examples=2000)
+        from keras_metalr import workloads
+
+        workload = workloads.get("fashion_mnist_cnn", train_examples=2000)
     """
     if name not in _WORKLOADS:
         raise ValueError(

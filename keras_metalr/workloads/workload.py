@@ -211,7 +211,9 @@ class Workload:
 
     Example:
 
-        workload = keras_metalr.workloads.get("digits")
+        from keras_metalr import workloads
+
+        workload = workloads.get("digits")
         data = workload.load_data()
         model = workload.compiled_model(learning_rate=1e-3)
         model.fit(**workload.fit_arguments(data, epochs=5)(seed=0))

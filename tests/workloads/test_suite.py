@@ -58,7 +58,9 @@ def test_enough_of_it_is_new():
     new = [name for name, entry in suite.SUITE.items() if entry.shares_nothing]
     assert len(suite.SUITE) >= 10 and len(new) >= 4
     assert suite.SUITE["digits_dense"].shared == "data, kind of net, optimizer"
-    assert suite.SUITE["diabetes_radial"].shared == ""
+    assert suite.SUITE["sst2_bag"].shared == "data"
+    tables = ("wine", "cancer", "diabetes")
+    assert new == [name for name in suite.SUITE if name.startswith(tables)]
 
 
 def test_the_optimizers_are_those_of_meta_training():

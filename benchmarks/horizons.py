@@ -1,0 +1,220 @@
+"""Runs far longer and far shorter than those that meta-training had.
+
+    KERAS_BACKEND=jax python benchmarks/horizons.py
+    python benchmarks/horizons.py --check    # is the page stale?
+
+A dense net (Adam) and a convnet with batch normalization (SGD with momentum) on
+Fashion-MNIST, 48,000 images to train and 10,000 to validate, for 50 and for
+20,000 steps: MetaLR from two first rates, cosines from three highest rates, and
+the usual constant rate. Less than an hour on two CPU cores. Runs that are there
+already are not made again.
+"""
+
+import argparse
+import functools
+import math
+import os
+import pathlib
+import statistics
+import sys
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from rich.console import Console
+
+from keras_metalr import workloads
+from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.experiment import Job
+from keras_metalr.benchmark.experiment import claim_folder
+from keras_metalr.benchmark.experiment import make_runs
+from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
+from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import write_text
+from keras_metalr.benchmark.text import count_text
+from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import markdown_table
+from keras_metalr.benchmark.text import rate_text
+from keras_metalr.workloads.suite import SUITE
+from keras_metalr.workloads.suite.media import load_fashion_halved
+from keras_metalr.workloads.workload import Workload
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "horizons"
+PAGE = ROOT / "docs" / "horizons.md"
+NUM_STEPS = (50, 20_000)
+NUM_VALIDATIONS = 10
+NUM_TRAIN, NUM_VALIDATION = 48_000, 10_000
+# MetaLR's two starts, and what a cosine is tried at, over the usual rate.
+STARTS = (1e-6, 10.0)
+SCALES = (0.3, 1.0, 3.0)
+HEAD = """
+# Short and long runs
+
+Fashion-MNIST, {num_train:,} images to train and {num_validation:,} to validate.
+The shipped controller was trained on runs of 50 to 1,000 steps of far smaller
+nets. A cosine knows the length of the run and its highest rate. Means over
+{seeds}; *lowest*: the lowest accuracy of any seed; *highest rate* and *last
+rate*: over the run, of all seeds.
+"""
+FOOT = """
+Made by `KERAS_BACKEND=jax python benchmarks/horizons.py` from
+`benchmarks/results/horizons`; {environment}.
+"""
+COLUMNS = (
+    "method",
+    "rate",
+    "accuracy",
+    "lowest",
+    "loss",
+    "highest rate",
+    "last rate",
+)
+
+
+def tasks() -> dict[str, Workload]:
+    """The two nets by their titles."""
+    convnet = SUITE["fashion_batchnorm"].workload()
+    return {
+        "Dense net, 784-64-10, Adam, batches of 32": workloads.get(
+            "report_mlp",
+            train_examples=NUM_TRAIN,
+            validation_examples=NUM_VALIDATION,
+        ),
+        "Convnet with batch normalization, images of 14 pixels, SGD with "
+        "momentum, batches of 64": convnet.replace(
+            load_data=functools.partial(
+                load_fashion_halved, NUM_TRAIN, NUM_VALIDATION
+            )
+        ),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs that are missing and the page, or compare it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--seeds", type=int, default=2)
+    add("--steps", type=int, nargs="+", default=list(NUM_STEPS))
+    add("--check", action="store_true", help="run nothing: is the page stale?")
+    add("--output", type=pathlib.Path, default=RESULTS)
+    add("--page", type=pathlib.Path, default=PAGE)
+    arguments = parser.parse_args(argv)
+    if arguments.check:
+        if arguments.page.read_text("utf-8") == page(arguments.output):
+            return 0
+        print(f"error: {arguments.page} is stale.", file=sys.stderr)
+        return 1
+    try:
+        claim_folder(arguments.output)
+        for title, workload in tasks().items():
+            make_runs(
+                [
+                    job
+                    for num_steps in arguments.steps
+                    for job in _jobs(
+                        title, workload, num_steps, arguments.seeds
+                    )
+                ],
+                workload.load_data(),
+                arguments.output,
+                Console(),
+            )
+    except (workloads.DataNotAvailableError, ImportError, ValueError) as error:
+        return report_error(error)
+    write_text(arguments.page, page(arguments.output))
+    return 0
+
+
+def _jobs(
+    title: str, workload: Workload, num_steps: int, num_seeds: int
+) -> Iterator[Job]:
+    usual = workload.learning_rate
+    rates = {
+        "metalr": STARTS,
+        "cosine": tuple(scale * usual for scale in SCALES),
+        "static": (usual,),
+    }
+    for method, rate, seed in (
+        (method, rate, seed)
+        for method, values in rates.items()
+        for rate in values
+        for seed in range(num_seeds)
+    ):
+        yield Job(
+            title=f"{title}: {num_steps} steps, {method}, {rate:g}, {seed}",
+            workload=workload,
+            config=RunConfig(
+                method=method,
+                learning_rate=rate,
+                seed=seed,
+                steps=num_steps,
+                epochs=NUM_VALIDATIONS,
+            ),
+        )
+
+
+def page(folder: pathlib.Path) -> str:
+    """Markdown of the records in a folder."""
+    runs = [
+        RunResult.load(path)
+        for path in sorted(folder.glob("*.json"))
+        if path.name != CONTROLLER_FILE
+    ]
+    seeds = {run.config["seed"] for run in runs}
+    places = {environment_text(run.environment) for run in runs}
+    head = HEAD.strip().format(
+        num_train=NUM_TRAIN,
+        num_validation=NUM_VALIDATION,
+        seeds=count_text(len(seeds), "seed"),
+    )
+    parts = [head]
+    for title, workload in tasks().items():
+        parts.append(f"## {title}")
+        mine = [run for run in runs if run.config["workload"] == workload.name]
+        for num_steps in sorted({run.config["steps"] for run in mine}):
+            chosen = [run for run in mine if run.config["steps"] == num_steps]
+            parts.append(f"{num_steps:,} steps:")
+            parts.append(markdown_table(COLUMNS, _rows(chosen)))
+    foot = FOOT.strip().format(environment="; ".join(sorted(places)))
+    return "\n\n".join([*parts, foot]) + "\n"
+
+
+def _rows(runs: Sequence[RunResult]) -> Iterator[tuple[str, ...]]:
+    """A row for each method and rate, in the order they are run in."""
+    for method in ("metalr", "cosine", "static"):
+        mine = [run for run in runs if run.config["method"] == method]
+        for rate in sorted({run.config["learning_rate"] for run in mine}):
+            yield _row(
+                [run for run in mine if run.config["learning_rate"] == rate]
+            )
+
+
+def _row(runs: Sequence[RunResult]) -> tuple[str, ...]:
+    accuracies = [run.results["eval_accuracy"] for run in runs]
+    used = [run.curves["learning_rate"]["value"] for run in runs]
+    config = runs[0].config
+    return (
+        METHOD_NAMES[config["method"]],
+        rate_text(config["learning_rate"]),
+        f"{statistics.fmean(accuracies):.4f}",
+        f"{min(accuracies):.4f}",
+        f"{statistics.fmean(run.results['eval_loss'] for run in runs):.3f}",
+        f"{max(map(max, used)):.2g}",
+        f"{math.exp(statistics.fmean(_log_last(rates) for rates in used)):.2g}",
+    )
+
+
+def _log_last(rates: Sequence[float]) -> float:
+    """The end of a schedule is 0."""
+    return math.log(max(rates[-1], 1e-12))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The comparison of short and long runs: its runs and its page."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from keras_metalr import workloads
+from keras_metalr.benchmark.records import RunResult
+from tests.benchmark.full_report.made_up import ENVIRONMENT
+
+pytestmark = pytest.mark.backend_independent
+
+ROOT = pathlib.Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location(
+    "horizons", ROOT / "benchmarks" / "horizons.py"
+)
+horizons = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(horizons)
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Of `main`, for one small net without data from elsewhere."""
+    digits = workloads.get("digits")
+    monkeypatch.setattr(horizons, "tasks", lambda: {"Digits": digits})
+    page = str(tmp_path / "page.md")
+    return ["--output", str(tmp_path / "records"), "--page", page]
+
+
+def test_the_page_says_what_the_records_say(tmp_path, capsys):
+    assert horizons.main(["--check"]) == 0
+    page = tmp_path / "page.md"
+    page.write_text("another page")
+    assert horizons.main(["--check", "--page", str(page)]) == 1
+    assert "is stale" in capsys.readouterr().err
+
+
+def test_each_run_is_made_once(arguments, tmp_path):
+    arguments += ["--seeds", "1", "--steps", "10"]
+    assert horizons.main(arguments) == 0
+    assert horizons.main([*arguments, "--check"]) == 0
+    paths = set((tmp_path / "records").glob("digits-*.json"))
+    runs = [json.loads(path.read_text()) for path in paths]
+    made = [(r["config"]["method"], r["config"]["learning_rate"]) for r in runs]
+    usual = workloads.get("digits").learning_rate
+    assert sorted(made) == sorted(
+        [
+            ("metalr", 1e-6),
+            ("metalr", 10.0),
+            *(("cosine", scale * usual) for scale in (0.3, 1.0, 3.0)),
+            ("static", usual),
+        ]
+    )
+    times = {path: path.stat().st_mtime_ns for path in paths}
+    assert horizons.main(arguments) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in paths}
+
+
+def test_a_row_has_the_mean_and_the_worst_of_its_seeds(arguments, tmp_path):
+    for seed, (accuracy, rates) in enumerate(
+        [(0.9, [1e-3, 4e-2, 1e-4]), (0.8, [1e-3, 2e-2, 1e-6])]
+    ):
+        run = RunResult(
+            config={
+                "workload": "digits",
+                "method": "metalr",
+                "learning_rate": 1e-6,
+                "seed": seed,
+                "steps": 20_000,
+            },
+            environment=ENVIRONMENT,
+            history={},
+            curves={"learning_rate": {"step": [1, 2, 3], "value": rates}},
+            results={"eval_loss": 0.25 + seed, "eval_accuracy": accuracy},
+        )
+        run.save(tmp_path / "records" / f"{seed}.json")
+    page = horizons.page(tmp_path / "records")
+    assert "Means over\n2 seeds;" in page
+    assert "20,000 steps:" in page
+    assert "| MetaLR | 1e-6 | 0.8500 | 0.8000 | 0.750 | 0.04 | 1e-05 |" in page
+
+
+def test_what_is_missing_is_said_in_a_line(arguments, monkeypatch, capsys):
+    def refuse(*_):
+        raise workloads.DataNotAvailableError("no data: do this")
+
+    monkeypatch.setattr(horizons, "make_runs", refuse)
+    assert horizons.main(arguments) == 2
+    assert "no data: do this" in capsys.readouterr().err

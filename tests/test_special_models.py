@@ -1,0 +1,280 @@
+"""Models, losses and callbacks that are not what one thinks of first."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metalr import Controller
+from keras_metalr import MetaLR
+from tests import fit_checks
+
+BACKEND = keras.backend.backend()
+FIT = {"batch_size": 16, "shuffle": False, "verbose": 0}
+
+
+def classes(num_batches=60):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(16 * num_batches, 6)).astype("float32")
+    return x, (x[:, 0] > 0.0).astype("int32")
+
+
+def compiled(model, optimizer=None, loss=None):
+    model.compile(
+        optimizer or keras.optimizers.Adam(1e-2),
+        loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **fit_checks.QUICK,
+    )
+    return model
+
+
+def dense_net(outputs=2):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(16, activation="relu")]
+    return keras.Sequential(
+        [keras.Input((6,)), *layers, keras.layers.Dense(outputs)]
+    )
+
+
+def hands_off():
+    """Measures, and leaves the user's rate alone."""
+    keras.utils.set_random_seed(0)
+    controller = Controller()
+    assert not np.any(controller.get_weights()[-2])
+    return MetaLR(controller, safe_start=False)
+
+
+# -- Steps that say nothing. ------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [0, 20])
+def test_batches_without_a_gradient_are_no_reason_for_longer_steps(where):
+    x, y = classes()
+    weights = np.ones(len(x), "float32")
+    weights[16 * where : 16 * (where + 5)] = 0.0
+    model, metalr = compiled(dense_net()), MetaLR()
+    arguments = {**FIT, "sample_weight": weights, "callbacks": [metalr]}
+    model.fit(x, y, **arguments)
+    assert metalr.trace["learning_rate"].max() < 0.3
+    assert not np.any(metalr.trace["event"].astype(int) & 2)
+    assert model.evaluate(x, y, verbose=0) < 0.3
+
+
+def test_a_loss_that_has_come_to_0_stays_there():
+    x, _ = classes(4)
+    x = np.tile(3.0 * x, (20, 1))
+    y = np.where(x[:, :1] > 0.0, 1.0, -1.0).astype("float32")
+    model = compiled(
+        dense_net(1), loss=lambda y, p: keras.ops.relu(0.2 - y * p)
+    )
+    losses = model.fit(x, y, epochs=3, callbacks=[MetaLR()], **FIT).history
+    assert losses["loss"][-1] < 1e-3
+
+
+# -- State beside the weights. ----------------------------------------------
+
+
+@pytest.mark.skipif(
+    BACKEND == "torch", reason="Keras itself cannot train these on PyTorch."
+)
+@pytest.mark.filterwarnings("ignore:MetaLR cannot run this model's forward")
+def test_a_stateful_recurrent_net_is_carried_on_as_without():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(96, 5, 6)).astype("float32")
+    y = generator.integers(0, 2, 96)
+
+    def train(callbacks, x):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input(batch_shape=(16, 5, 6))
+        layer = keras.layers.LSTM(4, stateful=True)
+        model = keras.Model(inputs, keras.layers.Dense(2)(layer(inputs)))
+        compiled(model).fit(x, y, callbacks=callbacks, **FIT)
+        states = [keras.ops.convert_to_numpy(s) for s in layer.states]
+        return [*model.get_weights(), *states]
+
+    plain = train([], x)
+    for value, expected in zip(train([hands_off()], x), plain, strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+    x[20] = np.nan
+    with pytest.warns(UserWarning, match=r"skipped 1 step"):
+        values = train([MetaLR()], x)
+    assert all(np.all(np.isfinite(value)) for value in values)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="The layer is PyTorch's.")
+def test_buffers_of_a_module_of_pytorch_are_kept_as_without():
+    import torch
+
+    x, y = classes(6)
+
+    def train(callbacks, x):
+        keras.utils.set_random_seed(0)
+        norm = torch.nn.BatchNorm1d(8)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(6, 8), norm, torch.nn.Linear(8, 2)
+        )
+        layer = keras.layers.TorchModuleWrapper(module, output_shape=(None, 2))
+        model = keras.Sequential([keras.Input((6,)), layer])
+        compiled(model).fit(x, y, callbacks=callbacks, **FIT)
+        return [buffer.cpu().numpy() for buffer in norm.buffers()]
+
+    plain = train([], x)
+    for value, expected in zip(train([hands_off()], x), plain, strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+    x[20] = np.nan
+    with pytest.warns(UserWarning, match=r"skipped 1 step"):
+        values = train([MetaLR()], x)
+    assert values[-1] == plain[-1] - 1
+    assert all(np.all(np.isfinite(value)) for value in values)
+
+
+def test_trust_is_that_of_the_function_that_was_differentiated():
+    """A layer that moves what it normalizes by with every pass."""
+    keras.utils.set_random_seed(1)
+    layers = [
+        keras.layers.SpectralNormalization(keras.layers.Dense(width))
+        for width in (32, 32, 2)
+    ]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    x, y = classes(10)
+    metalr = hands_off()
+    compiled(model, keras.optimizers.SGD(1e-3))
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    ratios = metalr.trace["trust_ratio"]
+    np.testing.assert_allclose(np.nanmedian(ratios), 1.0, atol=0.05)
+
+
+# -- Types. -----------------------------------------------------------------
+
+
+def test_scales_of_float8_are_no_weights():
+    x, y = classes()
+
+    def train(callbacks, x):
+        model = dense_net()
+        for layer in model.layers:
+            layer.quantize("float8")
+        compiled(model).fit(x, y, callbacks=callbacks, **FIT)
+        return model
+
+    plain, same = train([], x), train([hands_off()], x)
+    for value, expected in zip(
+        same.get_weights(), plain.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, atol=1e-5)
+    metalr = MetaLR()
+    assert train([metalr], x).evaluate(x, y, verbose=0) < 0.4
+    assert np.nanmedian(metalr.trace["trust_ratio"]) > 0.5
+    broken = x.copy()
+    broken[500] = np.nan
+    with pytest.warns(UserWarning, match=r"skipped 1 step"):
+        model = train([MetaLR()], broken)
+    assert model.evaluate(x, y, verbose=0) < 0.4
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
+@pytest.mark.parametrize("floatx", ["float64", "bfloat16"])
+def test_any_default_type(floatx):
+    x, y = classes()
+    before = keras.config.floatx()
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
+    try:
+        model, metalr = compiled(dense_net()), MetaLR()
+        model.fit(x, y, callbacks=[metalr], **FIT)
+    finally:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(policy)
+    assert len(metalr.trace) == 60
+    assert metalr.trace["loss"][-10:].mean() < metalr.trace["loss"][:3].mean()
+
+
+# -- What a user says and does. ---------------------------------------------
+
+
+def test_what_a_callback_does_to_the_optimizer_is_done_to_the_users_own():
+    seen = {}
+
+    class Change(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            optimizer = self.model.optimizer
+            for name in ("name", "weight_decay", "clipnorm", "use_ema"):
+                seen[name] = getattr(optimizer, name)
+            optimizer.weight_decay = 0.0
+
+    x, y = classes(6)
+
+    def train(decay, callbacks):
+        optimizer = keras.optimizers.AdamW(
+            1e-2, weight_decay=decay, clipnorm=3.0, name="mine"
+        )
+        model = compiled(dense_net(), optimizer)
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        return model.get_weights()
+
+    expected = train(0.0, [])
+    for value, other in zip(
+        train(10.0, [hands_off(), Change()]), expected, strict=True
+    ):
+        np.testing.assert_allclose(value, other, atol=1e-5)
+    assert seen == {
+        "name": "mine",
+        "weight_decay": 10.0,
+        "clipnorm": 3.0,
+        "use_ema": False,
+    }
+
+
+@pytest.mark.parametrize("pretrained", [False, True, None])
+def test_a_user_can_say_whether_weights_are_pretrained(pretrained):
+    x, y = classes(6)
+    model = dense_net()
+    # As one does for classes that are not equally frequent.
+    model.layers[-1].bias.assign([0.3, -0.3])
+    metalr = MetaLR(pretrained=pretrained)
+    compiled(model).fit(x, y, callbacks=[metalr], **FIT)
+    expected = 1.0 if pretrained is None else float(pretrained)
+    np.testing.assert_array_equal(metalr.trace["pretrained"], expected)
+    config = MetaLR.from_config(metalr.get_config())
+    assert config.pretrained is pretrained
+
+
+def test_two_of_them_in_one_fit_are_refused():
+    x, y = classes(2)
+    model = compiled(dense_net())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="takes one MetaLR"):
+        model.fit(x, y, callbacks=[MetaLR(), MetaLR()], **FIT)
+    for value, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    # One after the other is another thing.
+    for _ in range(2):
+        model.fit(x, y, callbacks=[MetaLR()], **FIT)
+
+
+class SecondLook(keras.Model):
+    """Every other time, its loss is larger: when it is run again."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.net = dense_net()
+        self.more = more
+        self.calls = 0
+
+    def call(self, x):
+        return self.net(x)
+
+    def compute_loss(self, *args, **kwargs):
+        self.calls += 1
+        loss = super().compute_loss(*args, **kwargs)
+        return loss + (self.more if self.calls % 2 == 0 else 0.0)
+
+
+@pytest.mark.parametrize("more", [0.0, 1.0])
+def test_a_loss_that_is_not_what_was_differentiated_is_noticed(more, recwarn):
+    x, y = classes(6)
+    model = compiled(SecondLook(more))
+    model.build((None, 6))
+    model.fit(x, y, callbacks=[MetaLR()], **FIT)
+    told = [w for w in recwarn if "had promised" in str(w.message)]
+    assert len(told) == (more > 0.0)
