@@ -30,8 +30,9 @@ from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 
 STATE_PATH = "optimizer/metalr_state/vars"
-# How much of the promised drop comes in the first steps, which are short, lies
-# within these limits on networks of all kinds; looked at in so many decisions.
+# How much of the promised drop may come in the first steps, which are short
+# (0.95 to 1.0 in the healthy runs that were looked at), and how many decisions
+# are looked at.
 LIKELY_RATIOS = (0.3, 1.7)
 FIRST_DECISIONS = 4
 

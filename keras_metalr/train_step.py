@@ -217,8 +217,7 @@ def _small_state(model: keras.Model) -> tuple[list, list]:
 
 
 def _carried_states(model: keras.Model) -> list[keras.Variable]:
-    """What stateful recurrent layers carry from batch to batch, if the model
-    does not know of it."""
+    """What stateful layers carry on and the model does not list."""
     known = {id(v) for v in model.non_trainable_variables}
     states = [
         state

@@ -42,6 +42,11 @@ BAD_ARGUMENTS: list[tuple[str, Any]] = [
         for name in ("safe_start", "guard")
         for value in (1, 0, None, "yes")
     ),
+    *(
+        (name, value)
+        for name in ("feedback", "pretrained")
+        for value in (1, 0, "yes")
+    ),
     *(("verbose", value) for value in (2, -1, True, "1", None, "auto")),
     *(("controller", value) for value in (None, 3, Controller, lambda x: x)),
 ]
