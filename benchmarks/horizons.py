@@ -12,7 +12,6 @@ already are not made again.
 
 import argparse
 import functools
-import math
 import os
 import pathlib
 import statistics
@@ -61,7 +60,7 @@ nets. A cosine knows the length of the run and its highest rate. Means over
 rate*: over the run, of all seeds.
 """
 FOOT = """
-Made by `KERAS_BACKEND=jax python benchmarks/horizons.py` from
+Made by `KERAS_BACKEND=jax python benchmarks/horizons.py --seeds {seeds}` from
 `benchmarks/results/horizons`; {environment}.
 """
 COLUMNS = (
@@ -182,7 +181,9 @@ def page(folder: pathlib.Path) -> str:
             chosen = [run for run in mine if run.config["steps"] == num_steps]
             parts.append(f"{num_steps:,} steps:")
             parts.append(markdown_table(COLUMNS, _rows(chosen)))
-    foot = FOOT.strip().format(environment="; ".join(sorted(places)))
+    foot = FOOT.strip().format(
+        seeds=len(seeds), environment="; ".join(sorted(places))
+    )
     return "\n\n".join([*parts, foot]) + "\n"
 
 
@@ -207,13 +208,14 @@ def _row(runs: Sequence[RunResult]) -> tuple[str, ...]:
         f"{min(accuracies):.4f}",
         f"{statistics.fmean(run.results['eval_loss'] for run in runs):.3f}",
         f"{max(map(max, used)):.2g}",
-        f"{math.exp(statistics.fmean(_log_last(rates) for rates in used)):.2g}",
+        f"{_mean_of_last(used):.2g}",
     )
 
 
-def _log_last(rates: Sequence[float]) -> float:
-    """The end of a schedule is 0."""
-    return math.log(max(rates[-1], 1e-12))
+def _mean_of_last(curves: Sequence[Sequence[float]]) -> float:
+    """Geometric mean; 0 where a schedule ends there."""
+    last = [rates[-1] for rates in curves]
+    return statistics.geometric_mean(last) if min(last) > 0.0 else 0.0
 
 
 if __name__ == "__main__":
