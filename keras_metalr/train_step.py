@@ -79,7 +79,7 @@ def measured_train_step(
     buffers = backend.buffers(model)
 
     def stateful(data: Any) -> dict[str, Tensor]:
-        statistics, seeds = small_state or _small_state(model)
+        statistics, seeds, carried = small_state or _small_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
             random_state = backend.random_state() if context.host_due else None
@@ -123,6 +123,7 @@ def measured_train_step(
                         values.get(id(v), ops.convert_to_tensor(v))
                         for v in model.non_trainable_variables
                     ],
+                    carried=carried,
                 )
                 backend.set_random_state(after)
                 backend.overwrite(buffers, new_buffers)
@@ -205,15 +206,19 @@ def _is_statistic(variable: keras.Variable) -> bool:
     return bool(floating and size <= MAX_STATISTIC)
 
 
-def _small_state(model: keras.Model) -> tuple[list, list]:
-    """Non-trainable variables: running statistics, and random seeds."""
+def _small_state(model: keras.Model) -> tuple[list, list, list]:
+    """Running statistics, random seeds, and what is carried on.
+
+    The last are among the first, too.
+    """
     statistics, seeds = [], []
     for variable in model.non_trainable_variables:
         if _is_statistic(variable):
             statistics.append(variable)
         elif "int" in str(variable.dtype) and len(variable.shape) <= 1:
             seeds.append(variable)
-    return statistics + _carried_states(model), seeds
+    carried = _carried_states(model)
+    return statistics + carried, seeds, carried
 
 
 def _carried_states(model: keras.Model) -> list[keras.Variable]:
@@ -258,6 +263,7 @@ def _replay(
     weights: Sequence[Tensor],
     others: Sequence[Tensor],
     metrics: Sequence[Tensor] = (),
+    carried: Sequence[keras.Variable] = (),
 ) -> tuple[Tensor, Tensor]:
     """The step's own loss at the weights it led to, and the drop promised.
 
@@ -267,6 +273,9 @@ def _replay(
     writes (running statistics, metrics) leaves the stateless scope.
     """
     try:
+        if carried:
+            # They would be carried on by this pass, too.
+            raise NotImplementedError("a layer that is stateful")
         loss = _forward_loss(
             model,
             compute_loss,
@@ -298,9 +307,6 @@ def _forward_loss(
     others: Sequence[Tensor],
     metrics: Sequence[Tensor] = (),
 ) -> Tensor:
-    if _carried_states(model):
-        # They would be carried on by this pass, too.
-        raise NotImplementedError("a layer that is stateful")
     x = arguments.get("x")
     if x is None:
         x = keras.utils.unpack_x_y_sample_weight(data)[0]

@@ -73,6 +73,17 @@ def test_a_loss_that_has_come_to_0_stays_there():
 # -- State beside the weights. ----------------------------------------------
 
 
+def assert_kept(train, x):
+    """State is what it is without MetaLR, and knows nothing of a bad batch."""
+    plain = train([], x)
+    assert fit_checks.largest_difference(train([hands_off()], x), plain) < 1e-6
+    x[20] = np.nan
+    with pytest.warns(UserWarning, match=r"skipped 1 step"):
+        values = train([MetaLR()], x)
+    assert all(np.all(np.isfinite(value)) for value in values)
+    return plain, values
+
+
 @pytest.mark.skipif(
     BACKEND == "torch", reason="Keras itself cannot train these on PyTorch."
 )
@@ -91,13 +102,7 @@ def test_a_stateful_recurrent_net_is_carried_on_as_without():
         states = [keras.ops.convert_to_numpy(s) for s in layer.states]
         return [*model.get_weights(), *states]
 
-    plain = train([], x)
-    for value, expected in zip(train([hands_off()], x), plain, strict=True):
-        np.testing.assert_allclose(value, expected, atol=1e-6)
-    x[20] = np.nan
-    with pytest.warns(UserWarning, match=r"skipped 1 step"):
-        values = train([MetaLR()], x)
-    assert all(np.all(np.isfinite(value)) for value in values)
+    assert_kept(train, x)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="The layer is PyTorch's.")
@@ -117,14 +122,8 @@ def test_buffers_of_a_module_of_pytorch_are_kept_as_without():
         compiled(model).fit(x, y, callbacks=callbacks, **FIT)
         return [buffer.cpu().numpy() for buffer in norm.buffers()]
 
-    plain = train([], x)
-    for value, expected in zip(train([hands_off()], x), plain, strict=True):
-        np.testing.assert_allclose(value, expected, atol=1e-6)
-    x[20] = np.nan
-    with pytest.warns(UserWarning, match=r"skipped 1 step"):
-        values = train([MetaLR()], x)
+    plain, values = assert_kept(train, x)
     assert values[-1] == plain[-1] - 1
-    assert all(np.all(np.isfinite(value)) for value in values)
 
 
 def test_trust_is_that_of_the_function_that_was_differentiated():

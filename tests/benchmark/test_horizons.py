@@ -1,23 +1,17 @@
 """The comparison of short and long runs: its runs and its page."""
 
-import importlib.util
 import json
-import pathlib
 
 import pytest
 
 from keras_metalr import workloads
 from keras_metalr.benchmark.records import RunResult
+from tests import benchmark_scripts
 from tests.benchmark.full_report.made_up import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
-ROOT = pathlib.Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location(
-    "horizons", ROOT / "benchmarks" / "horizons.py"
-)
-horizons = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(horizons)
+horizons = benchmark_scripts.load("horizons")
 
 
 @pytest.fixture

@@ -1,24 +1,18 @@
 """The comparison on large networks: its runs, its schedules and its page."""
 
-import importlib.util
 import json
-import pathlib
 
 import numpy as np
 import pytest
 
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
+from tests import benchmark_scripts
 from tests.benchmark.full_report.made_up import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
-ROOT = pathlib.Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location(
-    "large_nets", ROOT / "benchmarks" / "large_nets.py"
-)
-large_nets = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(large_nets)
+large_nets = benchmark_scripts.load("large_nets")
 
 
 def test_the_page_says_what_the_records_say(tmp_path, capsys):

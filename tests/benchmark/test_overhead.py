@@ -1,6 +1,5 @@
 """What the benchmark of the overhead measures is what it says."""
 
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -8,12 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location(
-    "overhead", ROOT / "benchmarks" / "overhead.py"
-)
-overhead = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(overhead)
+from tests import benchmark_scripts
+
+overhead = benchmark_scripts.load("overhead")
 
 MEBIBYTE = 2**20
 needs_proc = pytest.mark.skipif(
@@ -37,7 +33,7 @@ def test_peak_rises_with_what_is_taken_and_stays_when_it_is_given_back():
 @needs_proc
 @pytest.mark.large
 def test_memory_is_that_of_a_process_that_trains():
-    command = [sys.executable, ROOT / "benchmarks" / "overhead.py", "--peak"]
+    command = [sys.executable, overhead.__file__, "--peak"]
     in_all, once_compiled = {}, {}
     for method in ("plain", "guard"):
         printed = subprocess.run(

@@ -1,8 +1,6 @@
 """What experience is worth: the loops side by side, and what is stored."""
 
-import importlib.util
 import json
-import pathlib
 
 import keras
 import numpy as np
@@ -15,13 +13,9 @@ from keras_metalr.meta_training.bank import OTHER_BATCHES
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
+from tests import benchmark_scripts
 
-ROOT = pathlib.Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location(
-    "experience_benchmark", ROOT / "benchmarks" / "experience.py"
-)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+benchmark = benchmark_scripts.load("experience")
 
 
 @pytest.fixture
