@@ -20,6 +20,7 @@ from keras_metalr.benchmark.competitors import Competitor
 from keras_metalr.benchmark.curves import learning_rate_curve
 from keras_metalr.benchmark.curves import loss_curve
 from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.observers import StepLosses
 from keras_metalr.benchmark.observers import StopWhenDiverged
@@ -170,6 +171,10 @@ def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "record_steps": config.record_steps,
     }
+    if config.method == "metalr":
+        # A preset's name does not say what is in it.
+        preset = config.method_options.get("controller", "general")
+        choices["controller"] = controller_mark(preset)
     # Left out where there are none, as in the records of before there were.
     if config.evaluation_examples:
         choices["evaluation_examples"] = list(config.evaluation_examples)

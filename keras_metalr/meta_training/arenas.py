@@ -14,6 +14,7 @@ from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.optimizers import OptimizerSpec
+from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.meta_training.tasks import Task
 from keras_metalr.meta_training.unroll import Unroll
 
@@ -30,13 +31,12 @@ def kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
     """
     path, names_path = work / "data.npz", work / "data.json"
     if names_path.is_file():
-        text = names_path.read_text()
+        names = json.loads(names_path.read_text())
         like = Data._make(range(len(Data._fields)))
-        return load_tree(path, like, text), json.loads(text)
+        return load_tree(path, like, json.dumps([TASK_VERSION, *names])), names
     data, names = load_data()
-    text = json.dumps(names)
-    save_tree(path, data, text)
-    names_path.write_text(text)
+    save_tree(path, data, json.dumps([TASK_VERSION, *names]))
+    names_path.write_text(json.dumps(names))
     return data, names
 
 
@@ -65,7 +65,8 @@ def stage_arena(
     )
     path = work / f"bank-{stage.name}-{'held-out' if held_out else 'train'}.npz"
     kind = [stage.family, stage.num_decisions, stage.interval]
-    origin = json.dumps([*kind, unroll.num_weights, count, seed, *names])
+    made_of = [TASK_VERSION, *kind, unroll.num_weights, count, seed, *names]
+    origin = json.dumps(made_of)
     if path.is_file():
         bank = load_tree(path, _bank_structure(), origin)
         return Arena(stage.name, unroll, bank)

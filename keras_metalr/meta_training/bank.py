@@ -7,6 +7,7 @@ batches that it is judged by. Nobody can do that who trains once, so there is
 `tuned_on_other_batches`, too.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -44,8 +45,16 @@ class Bank(NamedTuple):
 
 
 def make_bank(unroll: Unroll, num_tasks: int, seed: int) -> Bank:
-    """Draw tasks and tune all of them."""
-    tasks = draw_tasks(unroll.family, unroll.data, num_tasks, seed)
+    """Draw tasks and tune all of them.
+
+    Args:
+        unroll: `Unroll`.
+        num_tasks: Integer (>= 1).
+        seed: Integer. Another kind of run has other tasks for the same seed.
+    """
+    stage = f"{unroll.family.name}-{unroll.num_steps}"
+    seeds = (seed, zlib.crc32(stage.encode()))
+    tasks = draw_tasks(unroll.family, unroll.data, num_tasks, seeds)
 
     def tune(task: Task) -> tuple[jnp.ndarray, ...]:
         result = _grid(unroll, task)

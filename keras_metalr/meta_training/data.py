@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from keras_metalr.workloads.digits import load_digits_data
 from keras_metalr.workloads.tfds_source import is_prepared
 from keras_metalr.workloads.tfds_source import load_arrays
 
@@ -82,10 +83,9 @@ def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Examples `(n, 8, 8)` and labels, in a fixed shuffled order."""
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        x, y = bunch.images.astype("float32"), bunch.target
+        # Without those that the workloads validate on.
+        digits = load_digits_data()
+        x, y = digits.x_train[..., 0], digits.y_train
     else:
         split = f"train[:{MAX_TRAIN + NUM_VALIDATION}]"
         arrays = load_arrays(TFDS_NAMES[name], split, download=False)

@@ -27,13 +27,16 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from keras_metalr.controller import Controller
+from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import choose
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.bank import score
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
+from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.meta_training.unroll import Unroll
+from keras_metalr.update_rule import RULE_VERSION
 
 
 class Arena(NamedTuple):
@@ -194,7 +197,8 @@ def _origin(
 ) -> str:
     start = hashlib.sha256(np.asarray(vector.start).tobytes()).hexdigest()
     names = [arena.name for arena in arenas]
-    return json.dumps([names, start[:16], config._asdict()])
+    versions = [FEATURE_VERSION, RULE_VERSION, TASK_VERSION]
+    return json.dumps([versions, names, start[:16], config._asdict()])
 
 
 def _draw(bank: Bank, key: Any, num_pairs: int) -> Bank:

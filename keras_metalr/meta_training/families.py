@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from keras_metalr.meta_training.data import NUM_CLASSES
 from keras_metalr.meta_training.data import SIDE
 from keras_metalr.meta_training.layers import Parameters
+from keras_metalr.meta_training.layers import Transformation
 from keras_metalr.meta_training.layers import activate
 from keras_metalr.meta_training.layers import conv
 from keras_metalr.meta_training.layers import dense
@@ -27,7 +28,8 @@ NUM_PIXELS = SIDE * SIDE
 
 
 class Family(NamedTuple):
-    """`init(key, scale) -> parameters`; `apply(parameters, x, act) -> out`.
+    """`init(key, scale)` gives parameters; `apply(parameters, x, act, drop)`
+    what comes out, `drop` being dropout, or `keep_all`, on what the head reads.
 
     `loss(out, x, y) -> (batch,)`: cross-entropy, or a squared error against the
     inputs.
@@ -75,7 +77,7 @@ def _dense_init(widths: tuple[int, ...], normalized: bool) -> Callable:
 
 
 def _dense_apply(
-    p: Parameters, x: jnp.ndarray, act: jnp.ndarray
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
 ) -> jnp.ndarray:
     body = p["body"]
     for i in range(sum(name.startswith("dense") for name in body)):
@@ -84,7 +86,7 @@ def _dense_apply(
             # The statistics of the batch, as in training.
             x = normalize(body[f"norm_{i}"], x, 0)
         x = activate(x, act)
-    return linear(p["head"], x)
+    return linear(p["head"], drop(x))
 
 
 def dense_net(
@@ -106,10 +108,10 @@ def regression_error(
 
 
 def _regression_apply(
-    p: Parameters, x: jnp.ndarray, act: jnp.ndarray
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
 ) -> jnp.ndarray:
     """The last row is to be told from the others, so it is hidden."""
-    return _dense_apply(p, x.at[:, -SIDE:].set(0.0), act)
+    return _dense_apply(p, x.at[:, -SIDE:].set(0.0), act, drop)
 
 
 def regression_net() -> Family:
@@ -137,14 +139,16 @@ def _conv_init(normalized: bool) -> Callable:
     return init
 
 
-def _conv_apply(p: Parameters, x: jnp.ndarray, act: jnp.ndarray) -> jnp.ndarray:
+def _conv_apply(
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
+) -> jnp.ndarray:
     h = x.reshape(-1, SIDE, SIDE, 1)
     for i in range(2):
         h = conv(p["body"][f"conv_{i}"], h, stride=2)
         if f"norm_{i}" in p["body"]:
             h = normalize(p["body"][f"norm_{i}"], h, (0, 1, 2))
         h = activate(h, act)
-    return linear(p["head"], h.reshape(len(h), -1))
+    return linear(p["head"], drop(h.reshape(len(h), -1)))
 
 
 def convnet(name: str = "conv", normalized: bool = False) -> Family:
@@ -170,14 +174,14 @@ def _residual_init(key: Any, scale: jnp.ndarray) -> Parameters:
 
 
 def _residual_apply(
-    p: Parameters, x: jnp.ndarray, act: jnp.ndarray
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
 ) -> jnp.ndarray:
     h = linear(p["body"]["stem"], x)
     for i in range(2):
         block = p["body"][f"block_{i}"]
         z = activate(normalize(block["norm"], h, 0), act)
         h = h + linear(block["down"], activate(linear(block["up"], z), act))
-    return linear(p["head"], activate(h, act))
+    return linear(p["head"], drop(activate(h, act)))
 
 
 def residual_net() -> Family:
@@ -203,7 +207,7 @@ def _recurrent_init(key: Any, scale: jnp.ndarray) -> Parameters:
 
 
 def _recurrent_apply(
-    p: Parameters, x: jnp.ndarray, act: jnp.ndarray
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
 ) -> jnp.ndarray:
     """A gated recurrent unit (Cho et al., 2014), token after token."""
     del act
@@ -217,7 +221,7 @@ def _recurrent_apply(
         reset = jax.nn.sigmoid(from_x[1] + from_h[1])
         new = jnp.tanh(from_x[2] + reset * from_h[2])
         h = update * h + (1.0 - update) * new
-    return linear(p["head"], h)
+    return linear(p["head"], drop(h))
 
 
 def recurrent_net() -> Family:
@@ -253,7 +257,7 @@ def _transformer_init(key: Any, scale: jnp.ndarray) -> Parameters:
 
 
 def _transformer_apply(
-    p: Parameters, x: jnp.ndarray, act: jnp.ndarray
+    p: Parameters, x: jnp.ndarray, act: jnp.ndarray, drop: Transformation
 ) -> jnp.ndarray:
     body, batch = p["body"], x.shape[0]
     size = TOKEN_WIDTH // NUM_HEADS
@@ -273,7 +277,7 @@ def _transformer_apply(
         )
         h = h + linear(block["down"], z)
     h = normalize(body["last_norm"], h, -1).mean(1)
-    return linear(p["head"], h)
+    return linear(p["head"], drop(h))
 
 
 def transformer() -> Family:

@@ -1,11 +1,13 @@
 """Layers of the small networks: pure functions of a dict of arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Parameters = dict[str, Any]
+Transformation = Callable[[jnp.ndarray], jnp.ndarray]
 EPSILON = 1e-5
 
 
@@ -39,6 +41,21 @@ def normalize(p: Parameters, x: jnp.ndarray, axis: Any) -> jnp.ndarray:
 def norm(width: int) -> Parameters:
     """What `normalize` scales and shifts by."""
     return {"gamma": jnp.ones((width,)), "beta": jnp.zeros((width,))}
+
+
+def dropout(key: Any, rate: jnp.ndarray) -> Transformation:
+    """Zeros at random (Srivastava et al., 2014), the rest made larger."""
+
+    def drop(x: jnp.ndarray) -> jnp.ndarray:
+        kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+        return jnp.where(kept, x / (1.0 - rate), 0.0)
+
+    return drop
+
+
+def keep_all(x: jnp.ndarray) -> jnp.ndarray:
+    """What dropout does outside of training: nothing."""
+    return x
 
 
 def patches(x: jnp.ndarray, stride: int) -> jnp.ndarray:

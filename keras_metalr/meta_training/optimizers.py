@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+# Of Keras's optimizers: Adam adds it to the root of the mean square before that
+# is corrected for its start at zero, RMSprop to the mean square itself.
 EPSILON = 1e-7
 
 
@@ -79,7 +81,9 @@ def update(
     second = spec.beta_2 * slots.second + (1.0 - spec.beta_2) * gradient**2
     first_share = jnp.where(spec.debias > 0.5, 1.0 - spec.beta_1**count, 1.0)
     second_share = jnp.where(spec.debias > 0.5, 1.0 - spec.beta_2**count, 1.0)
-    scaled = (mixed / first_share) / (jnp.sqrt(second / second_share) + EPSILON)
+    inside = jnp.where(spec.debias > 0.5, 0.0, EPSILON)
+    divisor = jnp.sqrt(second + inside) + (EPSILON - inside)
+    scaled = (mixed / first_share) * jnp.sqrt(second_share) / divisor
     moved = jnp.where(
         is_momentum,
         velocity,

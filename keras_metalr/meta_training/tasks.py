@@ -15,10 +15,19 @@ from jax.flatten_util import ravel_pytree
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.families import Family
+from keras_metalr.meta_training.layers import dropout
+from keras_metalr.meta_training.layers import keep_all
 from keras_metalr.meta_training.optimizers import KINDS
 from keras_metalr.meta_training.optimizers import OptimizerSpec
 
-BATCH_SIZE = 32
+# Of other tasks, banks and evolutions are others. 2: dropout, larger batches,
+# draws of its own for each stage, exactly a third pretrained.
+TASK_VERSION = 2
+
+# The largest batch; a smaller one is repeated to fill it.
+BATCH_SIZE = 64
+SMALLEST_BATCH_SIZE = 4
+PRETRAINING_BATCH_SIZE = 32
 PRETRAINING_STEPS = 400
 PRETRAINING_RATE = 3e-3
 # Loss scales far from 1 are what a user's own loss may have.
@@ -37,6 +46,7 @@ class Task(NamedTuple):
     num_examples: Any
     batch_size: Any
     label_noise: Any
+    dropout: Any
     input_scale: Any
     loss_scale: Any
     activation: Any
@@ -53,17 +63,20 @@ def template(family: Family) -> tuple[int, Any]:
     return int(vector.shape[0]), unravel
 
 
-def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
+def draw_tasks(
+    family: Family, data: Data, num_tasks: int, seed: int | tuple[int, ...]
+) -> Task:
     """Random tasks of a family, stacked along a leading axis.
 
-    A third of them start from weights trained on another part of the data with
-    other labels, with a new head. Half of them have validation data.
+    A third of them, to the nearest number, start from weights trained on
+    another part of the data with other labels, with a new head. About half of
+    them have validation data, and three in ten have dropout.
 
     Args:
         family: `Family`.
         data: `Data`.
         num_tasks: Integer (>= 1).
-        seed: Integer; the same tasks for the same seed.
+        seed: Integer, or a tuple of them; the same tasks for the same seed.
     """
     generator = np.random.default_rng(seed)
     size = (num_tasks,)
@@ -77,11 +90,12 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
     specs = np.array([KINDS[names[i]] for i in picks], "float32").T
     decay = 10.0 ** generator.uniform(-3, -1, size)
     specs[4] = np.where(specs[4] > 0, decay, 0.0)
-    pretrained = generator.random(size) < 1 / 3
+    pretrained = generator.permutation(num_tasks) < round(num_tasks / 3)
     scale = np.exp(generator.normal(0.0, 0.5, size))
     # A pretrained net has sane weights, or it could not have been trained.
     scale = np.where(pretrained, 1.0, scale)
     noisy = generator.random(size) < 0.3
+    dropping = generator.random(size) < 0.3
     validated = generator.random(size) < 0.5
     every = 2 ** generator.integers(0, 3, size)
     task = Task(
@@ -89,8 +103,11 @@ def draw_tasks(family: Family, data: Data, num_tasks: int, seed: int) -> Task:
         data_set=_integers(data_set),
         offset=_integers(generator.integers(0, 2**20, size)),
         num_examples=_integers(share * np.minimum(count, 8192)),
-        batch_size=_integers(2 ** generator.integers(2, 6, size)),
+        batch_size=_integers(
+            SMALLEST_BATCH_SIZE * 2 ** generator.integers(0, 5, size)
+        ),
         label_noise=_floats(noisy * generator.uniform(0.0, 0.4, size)),
+        dropout=_floats(dropping * generator.uniform(0.1, 0.5, size)),
         input_scale=_floats(np.exp(generator.normal(0.0, 0.5, size))),
         loss_scale=_floats(
             np.exp(generator.uniform(-LOG_LOSS_SCALE, LOG_LOSS_SCALE, size))
@@ -128,7 +145,8 @@ def _start(
         permutation=task.permutation + 3,
         label_noise=jnp.zeros(()),
         loss_scale=jnp.ones(()),
-        batch_size=jnp.asarray(BATCH_SIZE),
+        batch_size=jnp.asarray(PRETRAINING_BATCH_SIZE),
+        dropout=jnp.zeros(()),
     )
     spec = OptimizerSpec(*(jnp.asarray(v) for v in KINDS["adam"]))
 
@@ -153,18 +171,20 @@ def _start(
 
 def draw_batch(
     data: Data, task: Task, key: Any
-) -> tuple[jnp.ndarray, jnp.ndarray, jnp.ndarray]:
-    """One batch: inputs `(32, 64)`, labels `(32,)`, weights `(32,)`.
+) -> tuple[jnp.ndarray, jnp.ndarray, Any]:
+    """One batch: inputs `(64, 64)`, labels `(64,)`, and a key for dropout.
 
-    A smaller batch is one in which the weights of the rest are 0.
+    A smaller batch comes several times over, so that a mean over the 64 is one
+    over its examples, in batch normalization, too.
     """
+    key, dropout_key = jax.random.split(key)
     drawn = jax.random.randint(key, (BATCH_SIZE,), 0, task.num_examples)
+    drawn = drawn[jnp.arange(BATCH_SIZE) % task.batch_size]
     index = (task.offset + drawn) % data.count[task.data_set]
     x = data.x[task.data_set, index] * task.input_scale
     y = data.y[task.data_set, index]
     y = jnp.where(data.noise[index] < task.label_noise, data.wrong[index], y)
-    weights = (jnp.arange(BATCH_SIZE) < task.batch_size) / task.batch_size
-    return x, (y + task.permutation) % 10, weights
+    return x, (y + task.permutation) % 10, dropout_key
 
 
 def batch_loss(
@@ -173,11 +193,12 @@ def batch_loss(
     parameters: Any,
     x: jnp.ndarray,
     y: jnp.ndarray,
-    weights: jnp.ndarray,
+    dropout_key: Any,
 ) -> jnp.ndarray:
     """The loss of a batch, scalar, in the task's own scale."""
-    out = family.apply(parameters, x, task.activation)
-    return task.loss_scale * jnp.sum(family.loss(out, x, y) * weights)
+    drop = dropout(dropout_key, task.dropout)
+    out = family.apply(parameters, x, task.activation, drop)
+    return task.loss_scale * jnp.mean(family.loss(out, x, y))
 
 
 def validation_loss(
@@ -186,5 +207,5 @@ def validation_loss(
     """The mean loss on the validation examples, in the task's own scale."""
     x = data.x_validation[task.data_set] * task.input_scale
     y = (data.y_validation[task.data_set] + task.permutation) % 10
-    out = family.apply(parameters, x, task.activation)
+    out = family.apply(parameters, x, task.activation, keep_all)
     return task.loss_scale * jnp.mean(family.loss(out, x, y))

@@ -32,6 +32,7 @@ from keras_metalr.meta_training.evolution import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
 from keras_metalr.meta_training.evolution import summarize
+from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 
 SCORES_FILE = "scores.json"
@@ -102,6 +103,8 @@ def meta_train(
         work / "evolution.npz",
         report=report,
     )
+    # The scores take longer than that, so it is kept before them.
+    controller.save_to_preset(str(output))
     record = {
         "scores": _held_out_scores(
             config,
@@ -116,11 +119,11 @@ def meta_train(
         "earlier": earlier,
         "feature_version": FEATURE_VERSION,
         "rule_version": RULE_VERSION,
+        "task_version": TASK_VERSION,
         "seconds": clock.seconds(),
         "config": json.loads(json.dumps(config._asdict(), default=str)),
         "command": command,
     }
-    controller.save_to_preset(str(output))
     _write_card(name, config, record, output)
     return record
 

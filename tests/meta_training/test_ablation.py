@@ -89,7 +89,7 @@ def test_cap_on_growth_alone():
 
 def test_one_floor_for_all():
     outputs = np.array([2.0, 2.0], "float32")
-    trust = [0.9, 0.5]
+    trust = [0.9, 0.7]
     new, old = evidence(trust, 0.0), evidence(trust, 1.0)
     alike = np.asarray(ablation._as_pretrained(outputs, new))
     expected = np.asarray(ablation.increment(outputs, old))

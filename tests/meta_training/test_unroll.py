@@ -14,6 +14,7 @@ from keras_metalr import MetaLR
 from keras_metalr import Trace
 from keras_metalr import update_rule
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.meta_training import layers
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training.evolution import ControllerVector
@@ -38,12 +39,13 @@ def spec(name):
 
 
 def plain_task(data, name, seed=3):
-    """A dense net without anything special, batches of 32."""
+    """A dense net without anything special, batches of 32, twice over."""
     task = tasks_module.draw_tasks(FAMILIES["dense"], data, 1, seed)
     task = jax.tree.map(lambda value: value[0], task)
     return task._replace(
         batch_size=jnp.asarray(32),
         label_noise=jnp.zeros(()),
+        dropout=jnp.zeros(()),
         loss_scale=jnp.ones(()),
         activation=jnp.asarray(0),
         validation_every=jnp.asarray(0),
@@ -54,15 +56,17 @@ def plain_task(data, name, seed=3):
 # -- The parts are the product's. -------------------------------------------
 
 
+# Small enough for what the optimizers add to their divisors to count.
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-7])
 @pytest.mark.parametrize("name", optimizers.KINDS)
-def test_optimizers_are_those_of_keras(name):
+def test_optimizers_are_those_of_keras(name, size):
     generator = np.random.default_rng(0)
     weights = jnp.asarray(generator.normal(size=20).astype("float32"))
     variable = keras.Variable(np.asarray(weights))
     theirs = KERAS_OPTIMIZERS[name](0.1)
     slots = optimizers.empty_slots(weights)
     for step in range(6):
-        gradient = generator.normal(size=20).astype("float32")
+        gradient = size * generator.normal(size=20).astype("float32")
         rate = 0.1 / (step + 1)
         theirs.learning_rate = rate
         theirs.apply([jnp.asarray(gradient)], [variable])
@@ -194,3 +198,63 @@ def test_half_of_the_tasks_have_validation_data(data):
     ).validation_every
     assert set(np.asarray(every).tolist()) == {0, 1, 2, 4}
     assert 20 <= np.sum(every == 0) <= 44
+
+
+def test_a_third_is_pretrained(data):
+    for count, expected in ((1, 0), (2, 1), (7, 2), (16, 5), (64, 21)):
+        tasks = tasks_module.draw_tasks(FAMILIES["dense"], data, count, 0)
+        assert int(np.sum(tasks.pretrained)) == expected
+
+
+def drawn_task(data, family, **changes):
+    tasks = tasks_module.draw_tasks(FAMILIES[family], data, 1, 4)
+    task = jax.tree.map(lambda value: value[0], tasks)
+    return task._replace(**{k: jnp.asarray(v) for k, v in changes.items()})
+
+
+def test_a_small_batch_is_one_over_its_own_examples(data):
+    family = FAMILIES["dense_batchnorm"]
+    task = drawn_task(data, "dense_batchnorm", batch_size=8, dropout=0.0)
+    x, y, key = tasks_module.draw_batch(data, task, jax.random.key(1))
+    assert len(np.unique(np.asarray(x), axis=0)) == 8
+    _, unravel = tasks_module.template(family)
+    weights = unravel(task.start)
+    # What batch normalization sees is these eight, too.
+    few = tasks_module.batch_loss(family, task, weights, x[:8], y[:8], key)
+    all_of_it = tasks_module.batch_loss(family, task, weights, x, y, key)
+    assert float(all_of_it) == pytest.approx(float(few), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_is_the_same_when_a_batch_is_replayed(data, family):
+    family = FAMILIES[family]
+    task = drawn_task(data, family.name, dropout=0.4)
+    _, unravel = tasks_module.template(family)
+    weights = unravel(task.start)
+    first = tasks_module.draw_batch(data, task, jax.random.key(1))
+    x, y, key = first
+
+    def loss(key, dropout=0.4):
+        dropping = task._replace(dropout=jnp.asarray(dropout))
+        return float(
+            tasks_module.batch_loss(family, dropping, weights, x, y, key)
+        )
+
+    other = jax.random.key(7)
+    assert loss(key) == loss(key) != loss(other)
+    assert loss(key, dropout=0.0) == loss(other, dropout=0.0)
+    # Nothing is dropped where the net is validated.
+    kept = task._replace(dropout=jnp.zeros(()))
+    validated = [
+        float(tasks_module.validation_loss(family, data, t, weights))
+        for t in (task, kept)
+    ]
+    assert validated[0] == validated[1]
+
+
+def test_dropout_keeps_the_mean():
+    x = jnp.ones((400, 400))
+    dropped = np.asarray(layers.dropout(jax.random.key(0), 0.4)(x))
+    np.testing.assert_allclose(np.unique(dropped), [0.0, 1 / 0.6], rtol=1e-6)
+    assert dropped.mean() == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_array_equal(layers.keep_all(x), x)
