@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_metalr import experience
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.text import bounds_text
 from keras_metalr.controller import Controller
@@ -83,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": shlex.join(
             ["KERAS_BACKEND=jax", "python", "benchmarks/experience.py", *given]
         ),
+        "controllers": {
+            name: controller_mark(name) for name in arguments.controllers
+        },
         "num_tasks": arguments.tasks,
         "num_runs": arguments.runs,
         "num_steps": NUM_STEPS,

@@ -31,6 +31,8 @@ from keras_metalr.benchmark.experiment import claim_folder
 from keras_metalr.benchmark.experiment import make_runs
 from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import count_text
@@ -181,6 +183,8 @@ def page(folder: pathlib.Path) -> str:
             chosen = [run for run in mine if run.config["steps"] == num_steps]
             parts.append(f"{num_steps:,} steps:")
             parts.append(markdown_table(COLUMNS, _rows(chosen)))
+    if is_claimed_by_another(folder):
+        parts.append(OTHER_CONTROLLER)
     foot = FOOT.strip().format(
         seeds=len(seeds), environment="; ".join(sorted(places))
     )

@@ -16,6 +16,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     record = {
         "table": table,
+        "controller": controller_mark(options.controller, digits=8),
         "num_tasks": options.tasks,
         "data": names,
         "device": jax.devices()[0].device_kind,

@@ -37,6 +37,7 @@ from keras_metalr.benchmark.full_report.plan import SECTIONS
 from keras_metalr.benchmark.full_report.plan import controllers
 from keras_metalr.benchmark.full_report.plan import make_plan
 from keras_metalr.benchmark.full_report.runs import make_parts
+from keras_metalr.benchmark.full_report.runs import resume
 from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
 from keras_metalr.workloads.workload import Data
@@ -115,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         help="download the data sets that are not there",
     )
     add(
+        "--resume-published",
+        action="store_true",
+        help=f"begin with the runs in {RESULTS}, and make what they lack",
+    )
+    add(
         "--publish",
         action="store_true",
         help=f"also write the JSON files to {RESULTS} and the pages to "
@@ -146,6 +152,8 @@ def _prepare(
         check_controller(controller)
     data = _load(parts, is_smoke, console)
     output.mkdir(parents=True, exist_ok=True)
+    if arguments.resume_published:
+        resume(RESULTS, output)
     return [part for part in parts if part.name in data], data
 
 

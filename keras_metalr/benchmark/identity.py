@@ -46,3 +46,15 @@ def controller_mark(preset: str = "general", digits: int | None = None) -> str:
     identity = controller_identity(preset)
     digest = identity["weights_sha256"][:digits]
     return f"{digest}-rule{identity['rule_version']}"
+
+
+def is_claimed_by_another(folder: Path) -> bool:
+    """Whether a folder's records are of another controller than is shipped.
+
+    Args:
+        folder: Path; one that nobody has claimed is of no other.
+    """
+    note = folder / CONTROLLER_FILE
+    return note.is_file() and (
+        json.loads(note.read_text(encoding="utf-8")) != controller_identity()
+    )

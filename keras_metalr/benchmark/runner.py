@@ -129,6 +129,10 @@ def run(
         print(result.results["eval_accuracy"])
     """
     choices = identity(workload, config)
+    if config.method == "metalr":
+        # A preset's name does not say what is in it, nor by which rule it runs.
+        preset = config.method_options.get("controller", "general")
+        choices["controller"] = controller_mark(preset)
     path = None if output is None else Path(output) / file_name(choices)
     if path is not None and path.is_file():
         recorded = RunResult.load(path)
@@ -171,10 +175,6 @@ def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
         "backend": keras.backend.backend(),
         "record_steps": config.record_steps,
     }
-    if config.method == "metalr":
-        # A preset's name does not say what is in it.
-        preset = config.method_options.get("controller", "general")
-        choices["controller"] = controller_mark(preset)
     # Left out where there are none, as in the records of before there were.
     if config.evaluation_examples:
         choices["evaluation_examples"] = list(config.evaluation_examples)

@@ -10,9 +10,10 @@ from typing import Any
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
 from keras_metalr.benchmark.comparison import compare
-from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import main_table
@@ -79,8 +80,7 @@ def digits_table(folder: Path) -> str:
     except ValueError:
         return NOT_MEASURED
     lines = [_digits_rows(comparison), "", _digits_note(comparison, records)]
-    note = folder / CONTROLLER_FILE
-    if note.is_file() and _read(note) != controller_identity():
+    if is_claimed_by_another(folder):
         lines += ["", OTHER_CONTROLLER]
     return "\n".join(lines)
 
@@ -304,18 +304,22 @@ def experience_table(path: Path) -> str:
         "without",
         "last - without",
     )
-    return "\n".join(
-        [
-            markdown_table(heads, rows),
-            "",
-            f"Mean regret over {content['num_tasks']} small tasks, each "
-            f"trained {content['num_runs']} times for "
-            f"{content['num_steps']} steps, with 95 % intervals over tasks: of "
-            "the first and the last 5 runs with experience, and their "
-            "difference; of the last 5 without, and the difference to those. "
-            "Below 0 it helps; a regret of 0 is the best of 36 tuned runs.",
-        ]
-    )
+    lines = [
+        markdown_table(heads, rows),
+        "",
+        f"Mean regret over {content['num_tasks']} small tasks, each "
+        f"trained {content['num_runs']} times for "
+        f"{content['num_steps']} steps, with 95 % intervals over tasks: of "
+        "the first and the last 5 runs with experience, and their "
+        "difference; of the last 5 without, and the difference to those. "
+        "Below 0 it helps; a regret of 0 is the best of 36 tuned runs.",
+    ]
+    if any(
+        controller_mark(name) != mark
+        for name, mark in content["controllers"].items()
+    ):
+        lines += ["", OTHER_CONTROLLER]
+    return "\n".join(lines)
 
 
 def features_table() -> str:

@@ -219,7 +219,8 @@ def write_page(
 
     Args:
         path: Path of the page.
-        record: Dict with `table`, `num_tasks`, `data` and `device`.
+        record: Dict with `table`, `controller` (which one, and under which
+            rule), `num_tasks` and `data`.
         command: String, the command that made it.
     """
     path.write_text(
@@ -229,6 +230,7 @@ def write_page(
             num_tasks=record["num_tasks"],
             num_steps=NUM_STEPS,
             data=", ".join(record["data"]),
+            controller=record["controller"],
             command=command,
         ),
         encoding="utf-8",
@@ -247,5 +249,6 @@ differ by no more than chance: as shipped, the 95 % interval is {intervals}.
 {rows}
 
 The first rate does not matter with the safe start: all first rates are the same
-run. Made by `{command}`.
+run. Made by `{command}`
+with {controller}.
 """

@@ -52,9 +52,9 @@ def make_bank(unroll: Unroll, num_tasks: int, seed: int) -> Bank:
         num_tasks: Integer (>= 1).
         seed: Integer. Another kind of run has other tasks for the same seed.
     """
-    stage = f"{unroll.family.name}-{unroll.num_steps}"
-    seeds = (seed, zlib.crc32(stage.encode()))
-    tasks = draw_tasks(unroll.family, unroll.data, num_tasks, seeds)
+    tasks = draw_tasks(
+        unroll.family, unroll.data, num_tasks, stage_seed(unroll, seed)
+    )
 
     def tune(task: Task) -> tuple[jnp.ndarray, ...]:
         result = _grid(unroll, task)
@@ -65,6 +65,12 @@ def make_bank(unroll: Unroll, num_tasks: int, seed: int) -> Bank:
         )
 
     return Bank(tasks, *_for_each(tune, num_tasks)(tasks))
+
+
+def stage_seed(unroll: Unroll, seed: int) -> tuple[int, int]:
+    """A seed for the tasks of one family and horizon alone."""
+    stage = f"{unroll.family.name}-{unroll.num_steps}"
+    return seed, zlib.crc32(stage.encode())
 
 
 def tuned_on_other_batches(unroll: Unroll, tasks: Task) -> jnp.ndarray:
@@ -78,30 +84,40 @@ def tuned_on_other_batches(unroll: Unroll, tasks: Task) -> jnp.ndarray:
         Array `(num_tasks,)`: the final loss of the grid's rate and schedule
         that was best on other batches of the task; infinite where it diverged.
     """
-    count = tasks.seed.shape[0]
-    finals = _for_each(lambda task: _grid(unroll, task).final_loss, count)
     others = tasks._replace(seed=tasks.seed + OTHER_BATCHES)
-    best = jnp.argmin(finals(others), axis=1)
-    return finals(tasks)[jnp.arange(count), best]
+
+    def best(other: Task) -> jnp.ndarray:
+        return jnp.argmin(_grid(unroll, other).final_loss)
+
+    def again(pair: tuple[Task, jnp.ndarray]) -> jnp.ndarray:
+        task, index = pair
+        return _trial(unroll, task, index).final_loss
+
+    count = tasks.seed.shape[0]
+    chosen = _for_each(best, count)(others)
+    return _for_each(again, count)((tasks, chosen))
 
 
 def _grid(unroll: Unroll, task: Task) -> Result:
-    """Every rate with every schedule; a run that diverged ends at infinity."""
-    rates = jnp.repeat(jnp.asarray(GRID_RATES), len(SCHEDULES))
-    schedules = jnp.tile(jnp.arange(len(SCHEDULES)), len(GRID_RATES))
-    result = jax.vmap(lambda r, s: scheduled(unroll, r, s, task))(
-        rates, schedules
+    """Every rate with every schedule."""
+    return jax.vmap(lambda index: _trial(unroll, task, index))(
+        jnp.arange(len(GRID_RATES) * len(SCHEDULES))
     )
+
+
+def _trial(unroll: Unroll, task: Task, index: jnp.ndarray) -> Result:
+    """A run of the grid; one that diverged ends at infinity."""
+    rate, schedule = jnp.divmod(index, len(SCHEDULES))
+    result = scheduled(unroll, jnp.asarray(GRID_RATES)[rate], schedule, task)
+    final = result.final_loss
     return result._replace(
-        final_loss=jnp.where(
-            jnp.isfinite(result.final_loss), result.final_loss, jnp.inf
-        )
+        final_loss=jnp.where(jnp.isfinite(final), final, jnp.inf)
     )
 
 
 def _for_each(
-    function: Callable[[Task], Any], num_tasks: int
-) -> Callable[[Task], Any]:
+    function: Callable[[Any], Any], num_tasks: int
+) -> Callable[[Any], Any]:
     """The function of one task, compiled for so many that are stacked."""
     on_cpu = jax.default_backend() == "cpu"
     size = min(CPU_CHUNK if on_cpu else GPU_CHUNK, num_tasks)

@@ -11,9 +11,15 @@ from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
+from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 
 AIM_MEAN, AIM_WORST = 0.01, 0.1
+# What runs were like in training, by the version of the tasks.
+CONDITIONS = {
+    1: "on batches of 4 to 32, without dropout",
+    2: "on batches of 4 to 64, three in ten with dropout",
+}
 
 
 def make_card(
@@ -29,6 +35,9 @@ def make_card(
         trained_version=record["feature_version"],
         rule_version=RULE_VERSION,
         trained_rule=record["rule_version"],
+        task_version=TASK_VERSION,
+        trained_tasks=record["task_version"],
+        conditions=CONDITIONS[record["task_version"]],
         data=", ".join(record["data"]),
         start=_start(name, record["start"]),
         origin=record["origin"],
@@ -156,6 +165,7 @@ phases 1 and 2).
 | architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
 | feature version | {feature_version}, trained with {trained_version} |
 | version of the update rule | {rule_version}, trained with {trained_rule} |
+| version of the tasks | {task_version}, trained on {trained_tasks} |
 | data | {data} (training splits; images 8x8 grey, texts 8 words) |
 | stages, in order (family-steps) | {stages} |
 | earlier evolutions | {earlier} |
@@ -187,10 +197,10 @@ the product's own functions".
 
 ## Limits
 
-It was trained on nets of a few thousand weights alone ({families}), a third of
-them starting from pretrained weights and half of them with validation data, on
-batches of 4 to 32, in runs of {shortest} to {longest} steps. It has seen no
-large network and no dropout. Without validation data it cannot know that a net
+It was trained on nets of a few thousand weights alone ({families}), about a
+third of them starting from pretrained weights and half of them with validation
+data, {conditions}, in runs of {shortest} to {longest} steps.
+It has seen no large network. Without validation data it cannot know that a net
 learns its data by heart: the worst tasks are tiny noisy data sets of that kind.
 
 Made by `{command}`, from the presets and the configuration of that time.

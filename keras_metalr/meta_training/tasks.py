@@ -78,6 +78,21 @@ def draw_tasks(
         num_tasks: Integer (>= 1).
         seed: Integer, or a tuple of them; the same tasks for the same seed.
     """
+    task, scale = draw_numbers(data, num_tasks, seed)
+    starts = jax.jit(jax.vmap(lambda t, s: _start(family, data, t, s)))
+    return task._replace(start=starts(task, scale))
+
+
+def draw_numbers(
+    data: Data, num_tasks: int, seed: int | tuple[int, ...]
+) -> tuple[Task, jnp.ndarray]:
+    """All of the tasks but where they start; and the scale of those weights.
+
+    Args:
+        data: `Data`.
+        num_tasks: Integer (>= 1).
+        seed: As in `draw_tasks`.
+    """
     generator = np.random.default_rng(seed)
     size = (num_tasks,)
     num_sets = int(data.count.shape[0])
@@ -119,8 +134,7 @@ def draw_tasks(
         validation_every=_integers(np.where(validated, every, 0)),
         start=jnp.zeros((num_tasks, 0)),
     )
-    starts = jax.jit(jax.vmap(lambda t, s: _start(family, data, t, s)))
-    return task._replace(start=starts(task, _floats(scale)))
+    return task, _floats(scale)
 
 
 def _floats(values: Any) -> jnp.ndarray:

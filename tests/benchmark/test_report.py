@@ -208,7 +208,13 @@ def test_experience_table(tmp_path):
     }
     row["without"] = {"first": values(0.4), "last": values(0.2)}
     row["last_with_less_without"] = values(-0.1)
-    content = {"num_tasks": 7, "num_runs": 20, "num_steps": 200, "rows": [row]}
+    content = {
+        "controllers": {"general": identity.controller_mark()},
+        "num_tasks": 7,
+        "num_runs": 20,
+        "num_steps": 200,
+        "rows": [row],
+    }
     write_json(tmp_path / "experience.json", content)
     text = tables.experience_table(tmp_path / "experience.json")
     assert (
@@ -217,6 +223,11 @@ def test_experience_table(tmp_path):
         "-0.100 [-0.110, -0.090] |"
     ) in text
     assert "7 small tasks, each trained 20 times for 200 steps" in text
+    assert identity.OTHER_CONTROLLER not in text
+    content["controllers"]["general"] = "abc-rule1"
+    write_json(tmp_path / "experience.json", content)
+    text = tables.experience_table(tmp_path / "experience.json")
+    assert text.endswith(identity.OTHER_CONTROLLER)
 
 
 def test_features_table_has_every_feature():

@@ -13,6 +13,7 @@ from keras_metalr import workloads
 from keras_metalr.benchmark import COMPETITORS
 from keras_metalr.benchmark import Competitor
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark import identity as benchmark_identity
 from keras_metalr.benchmark import run
 from keras_metalr.benchmark.runner import identity
 from keras_metalr.benchmark.text import results_line
@@ -111,6 +112,24 @@ def test_further_evaluations_before_and_after(digits, tmp_path):
     assert again.evaluations == lines
     assert again.data_note == "a note"
     assert "eval_f1" in results_line(lines[0])
+
+
+@pytest.mark.backend_independent
+def test_under_another_rule_it_is_another_run(digits, tmp_path, monkeypatch):
+    workload, data = digits
+
+    def made(method):
+        config = RunConfig(method=method, steps=3)
+        return run(workload, config, data=data, output=tmp_path)
+
+    first = made("metalr")
+    assert not made("static").resumed
+    assert made("metalr").resumed
+    monkeypatch.setattr(benchmark_identity, "RULE_VERSION", 99)
+    other = made("metalr")
+    assert not other.resumed and other.path != first.path
+    assert other.config["controller"].endswith("-rule99")
+    assert "controller" not in made("static").config and made("static").resumed
 
 
 @pytest.mark.backend_independent

@@ -52,13 +52,18 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
     means = [row["dense"]["mean"] for row in table.values()]
     assert np.all(np.isfinite(means)) and len(set(means)) == len(rows)
     page = tmp_path / "page.md"
-    record = {"table": table, "num_tasks": 3, "data": ["digits"]}
+    record = {
+        "table": table,
+        "controller": "abc-rule7",
+        "num_tasks": 3,
+        "data": ["digits"],
+    }
     json.dumps(record)
     ablation.write_page(page, record, "the command")
     text = page.read_text()
     for name, row in table.items():
         assert f"| {name} | {row['dense']['mean']:.3f} |" in text
-    assert "the command" in text and len(lines) == len(rows)
+    assert "`the command`\nwith abc-rule7." in text and len(lines) == len(rows)
     shipped = table["as shipped"]["dense"]
     interval = f"{shipped['low']:.3f} to {shipped['high']:.3f} (dense)"
     assert f"the 95 % interval is {interval}." in text

@@ -103,7 +103,10 @@ def test_a_bank_holds_the_best_of_the_grid(data):
 def test_stages_share_no_tasks(data):
     def seeds(family, num_decisions, interval, seed):
         unroll = Unroll(FAMILIES[family], data, num_decisions, interval)
-        return np.asarray(banks.make_bank(unroll, 4, seed).tasks.seed).tolist()
+        tasks, _ = tasks_module.draw_numbers(
+            data, 4, banks.stage_seed(unroll, seed)
+        )
+        return np.asarray(tasks.seed).tolist()
 
     drawn = [
         seeds("dense", 4, 1, 0),

@@ -193,32 +193,29 @@ def test_an_unroll_is_a_fit(
 
 
 def test_half_of_the_tasks_have_validation_data(data):
-    every = tasks_module.draw_tasks(
-        FAMILIES["dense"], data, 64, 0
-    ).validation_every
+    every = tasks_module.draw_numbers(data, 64, 0)[0].validation_every
     assert set(np.asarray(every).tolist()) == {0, 1, 2, 4}
     assert 20 <= np.sum(every == 0) <= 44
 
 
 def test_a_third_is_pretrained(data):
     for count, expected in ((1, 0), (2, 1), (7, 2), (16, 5), (64, 21)):
-        tasks = tasks_module.draw_tasks(FAMILIES["dense"], data, count, 0)
+        tasks, _ = tasks_module.draw_numbers(data, count, 0)
         assert int(np.sum(tasks.pretrained)) == expected
 
 
-def drawn_task(data, family, **changes):
-    tasks = tasks_module.draw_tasks(FAMILIES[family], data, 1, 4)
+def drawn_task(data, **changes):
+    tasks, _ = tasks_module.draw_numbers(data, 1, 4)
     task = jax.tree.map(lambda value: value[0], tasks)
     return task._replace(**{k: jnp.asarray(v) for k, v in changes.items()})
 
 
 def test_a_small_batch_is_one_over_its_own_examples(data):
     family = FAMILIES["dense_batchnorm"]
-    task = drawn_task(data, "dense_batchnorm", batch_size=8, dropout=0.0)
+    task = drawn_task(data, batch_size=8, dropout=0.0)
     x, y, key = tasks_module.draw_batch(data, task, jax.random.key(1))
     assert len(np.unique(np.asarray(x), axis=0)) == 8
-    _, unravel = tasks_module.template(family)
-    weights = unravel(task.start)
+    weights = family.init(jax.random.key(0), jnp.ones(()))
     # What batch normalization sees is these eight, too.
     few = tasks_module.batch_loss(family, task, weights, x[:8], y[:8], key)
     all_of_it = tasks_module.batch_loss(family, task, weights, x, y, key)
@@ -228,11 +225,9 @@ def test_a_small_batch_is_one_over_its_own_examples(data):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_is_the_same_when_a_batch_is_replayed(data, family):
     family = FAMILIES[family]
-    task = drawn_task(data, family.name, dropout=0.4)
-    _, unravel = tasks_module.template(family)
-    weights = unravel(task.start)
-    first = tasks_module.draw_batch(data, task, jax.random.key(1))
-    x, y, key = first
+    task = drawn_task(data, dropout=0.4)
+    weights = family.init(jax.random.key(0), jnp.ones(()))
+    x, y, key = tasks_module.draw_batch(data, task, jax.random.key(1))
 
     def loss(key, dropout=0.4):
         dropping = task._replace(dropout=jnp.asarray(dropout))

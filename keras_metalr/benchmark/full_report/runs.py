@@ -14,6 +14,7 @@ from keras_metalr import experience
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import JobProgress
 from keras_metalr.benchmark.full_report.condensed import PartResult
+from keras_metalr.benchmark.full_report.condensed import load_all
 from keras_metalr.benchmark.full_report.parts import Ladder
 from keras_metalr.benchmark.full_report.parts import Loop
 from keras_metalr.benchmark.full_report.parts import Part
@@ -21,6 +22,7 @@ from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import file_name
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import results_line
 from keras_metalr.controller import CONFIG_FILE
@@ -32,6 +34,8 @@ from keras_metalr.phases import gather_experience
 from keras_metalr.phases.fit import dataset
 from keras_metalr.workloads.workload import Data
 
+# The folder of the records, one a run.
+RECORDS = "records"
 # The report's own fit of the secondary model.
 FIT: dict[str, Any] = {"learning_rate": 0.001, "batch_size": 64, "epochs": 10}
 
@@ -70,25 +74,28 @@ def make_parts(
     return results
 
 
-def record_folder(output: Path, job: Job) -> Path:
-    """Where the record of a run lies.
+def resume(published: Path, output: Path) -> int:
+    """Write one record a run again, from condensed parts.
 
-    A record says which preset was named, not what was in it. So runs of
-    another controller of the same name lie in another folder.
+    So that another controller, or a part that is made anew, makes only what is
+    missing. What comes before the runs (ladders, loops) is made again.
 
     Args:
-        output: Path.
-        job: `Job`.
+        published: Path of the folder with the condensed parts.
+        output: Path of the folder that `make_parts` writes to; records there
+            stay.
+
+    Returns:
+        Integer, how many records were written.
     """
-    folder = output / "records"
-    if job.config.method != "metalr":
-        return folder
-    return folder / _folder_name(job.config.method_options["controller"])
-
-
-def _folder_name(controller: str) -> str:
-    """Of the records of one controller under one rule."""
-    return f"{Path(controller).name}-{controller_mark(controller, digits=8)}"
+    count = 0
+    for part in load_all(published):
+        for record in part.runs:
+            path = output / RECORDS / file_name(record.config)
+            if not path.is_file():
+                record.save(path)
+                count += 1
+    return count
 
 
 class _Maker:
@@ -163,7 +170,7 @@ class _Maker:
             job.workload,
             job.config,
             data=self._data,
-            output=record_folder(self._output, job),
+            output=self._output / RECORDS,
         )
         if result.resumed:
             self._progress.found(weight)
@@ -226,7 +233,9 @@ class _Maker:
         title = f"{self._part.name}: run with experience"
         self._progress.start(title)
         weight = self._part.metalr_weight
-        folder = loop.folder / _folder_name(loop.controller)
+        # What was learned with one controller is of no use to another.
+        mark = controller_mark(loop.controller, digits=8)
+        folder = loop.folder / f"{Path(loop.controller).name}-{mark}"
         for _ in range(min(loop.num_runs, len(experience.load(folder)))):
             self._progress.found(weight)
 

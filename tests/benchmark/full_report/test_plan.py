@@ -10,7 +10,6 @@ from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.plan import SECTIONS
 from keras_metalr.benchmark.full_report.plan import controllers
 from keras_metalr.benchmark.full_report.plan import make_plan
-from keras_metalr.benchmark.full_report.runs import record_folder
 from keras_metalr.benchmark.records import file_name
 from keras_metalr.benchmark.runner import identity
 
@@ -132,13 +131,6 @@ def test_other_settings_lie_in_another_folder():
         }
 
     assert not folders("cpu") & folders("full")
-
-
-def test_runs_of_another_controller_lie_in_another_folder():
-    (part,) = make_plan("cpu", CHOICES, ["results-line"])
-    static, metalr = part.jobs
-    assert record_folder(Path("a"), static) == Path("a/records")
-    assert record_folder(Path("a"), metalr).name.startswith("general-")
 
 
 def test_number_of_seeds_is_a_choice():

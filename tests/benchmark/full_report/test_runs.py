@@ -10,6 +10,7 @@ from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.runs import make_parts
+from keras_metalr.benchmark.full_report.runs import resume
 from keras_metalr.benchmark.full_report.sections import MAKERS
 
 pytestmark = pytest.mark.backend_independent
@@ -72,3 +73,20 @@ def test_interrupted_loop_goes_on(part, tmp_path):
     result, text = _make(whole, tmp_path)
     assert "1 made, 1 found" in text
     assert len(result.loops[0]["outcomes"]) == 2
+
+
+def test_what_was_published_is_not_made_again(part, tmp_path):
+    jobs = [job for job in part.jobs if job.config.method == "static"][:1]
+    jobs += [job for job in part.jobs if job.config.method == "metalr"][:1]
+    few = dataclasses.replace(part, jobs=tuple(jobs), loops=())
+    result, text = _make(few, tmp_path / "first")
+    assert "2 made, 0 found" in text
+    published = tmp_path / "first" / "results"
+    assert resume(published, tmp_path / "second") == 2
+    assert resume(published, tmp_path / "second") == 0
+    again, text = _make(few, tmp_path / "second")
+    assert "0 made, 2 found" in text
+    again.save(tmp_path)
+    assert (tmp_path / again.file).read_text() == (
+        published / result.file
+    ).read_text()
