@@ -248,19 +248,18 @@ def decide(
     summary = _summarize(scalars, loss_after, resolution)
     summary = _choose(known, summary, scalars)
     progress = ops.minimum(clock.step / clock.total_steps, 1.0)
-    vector = features(
-        summary,
-        progress,
-        ops.ceil(clock.total_steps / clock.interval),
-        scalars["pretrained"],
-    )
+    num_decisions = ops.ceil(clock.total_steps / clock.interval)
+    vector = features(summary, progress, num_decisions, scalars["pretrained"])
     output = controller(vector)
     if settings.output_shift:
         output = output + settings.output_shift
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    moved = rule(output, _evidence(summary, progress, scalars["pretrained"]))
+    evidence = _evidence(
+        summary, progress, num_decisions, scalars["pretrained"]
+    )
+    moved = rule(output, evidence)
     moved = ops.where(free, moved, 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
     log_base = log_rate - scalars["log_multiplier"]
@@ -329,7 +328,10 @@ def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
 
 
 def _evidence(
-    summary: Scalars, progress: Tensor, pretrained: Tensor
+    summary: Scalars,
+    progress: Tensor,
+    num_decisions: Tensor,
+    pretrained: Tensor,
 ) -> Evidence:
     first = ops.abs(summary["loss_first"]) + TINY
     # Trust is 1 where nothing was promised, too: that is no sign of anything.
@@ -339,6 +341,7 @@ def _evidence(
         cosine=promised * summary["cosine_slow"],
         loss_share=promised * summary["loss_slow"] / first,
         progress=progress,
+        num_decisions=num_decisions,
         pretrained=pretrained,
     )
 

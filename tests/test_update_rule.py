@@ -69,7 +69,13 @@ def test_decision_interval(total, accumulation, expected):
 
 
 # Nothing that would lift the rate.
-QUIET = {"cosine": 0.0, "loss_share": 0.3, "progress": 0.2, "pretrained": 1.0}
+QUIET = {
+    "cosine": 0.0,
+    "loss_share": 0.3,
+    "progress": 0.2,
+    "num_decisions": 200.0,
+    "pretrained": 1.0,
+}
 
 
 def evidence(trust, **changes):
@@ -199,6 +205,19 @@ def test_distrust_that_a_run_may_have_falls_to_its_end(
         evidence(0.0, progress=progress, pretrained=pretrained)
     )
     assert float(most) == pytest.approx(left * (1.0 - floor), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_decisions", "most"),
+    [(1, 0.7), (100, 0.7), (125, 0.6), (150, 0.5), (200, 0.5), (400, 0.5)],
+)
+def test_new_weights_may_have_more_distrust_in_a_short_run(num_decisions, most):
+    def allowed(pretrained):
+        told = {"num_decisions": num_decisions, "pretrained": pretrained}
+        return float(update_rule.most_distrust(evidence(0.0, **told)))
+
+    assert allowed(0.0) == pytest.approx(most, rel=1e-5)
+    assert allowed(1.0) == pytest.approx(0.2, rel=1e-5)
 
 
 @pytest.mark.parametrize(("pretrained", "floor"), FLOORS)

@@ -77,6 +77,7 @@ def evidence(trust, pretrained, cosine=0.0):
         cosine=np.full(size, cosine, "float32"),
         loss_share=np.full(size, 0.3, "float32"),
         progress=np.full(size, 0.5, "float32"),
+        num_decisions=np.full(size, 200.0, "float32"),
         pretrained=np.full(size, pretrained, "float32"),
     )
 
