@@ -1,6 +1,5 @@
 """Many runs into one folder, with a bar that says how long they still take."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import TimeRemainingColumn
 
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.runner import RunConfig
@@ -54,16 +54,13 @@ def claim_folder(folder: Path, controller: str = "general") -> None:
     Raises:
         ValueError: If the folder holds runs of another controller.
     """
-    note = folder / CONTROLLER_FILE
-    identity = controller_identity(controller)
-    if not note.is_file():
-        write_json(note, identity)
-    elif json.loads(note.read_text(encoding="utf-8")) != identity:
+    if is_claimed_by_another(folder, controller):
         raise ValueError(
             f"The runs in {folder} are of another controller than "
             f"{controller!r}. Delete the folder, or name another with "
             "`--output`."
         )
+    write_json(folder / CONTROLLER_FILE, controller_identity(controller))
 
 
 class JobProgress:

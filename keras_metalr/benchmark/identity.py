@@ -48,13 +48,15 @@ def controller_mark(preset: str = "general", digits: int | None = None) -> str:
     return f"{digest}-rule{identity['rule_version']}"
 
 
-def is_claimed_by_another(folder: Path) -> bool:
-    """Whether a folder's records are of another controller than is shipped.
+def is_claimed_by_another(folder: Path, preset: str = "general") -> bool:
+    """Whether a folder's records are of another controller, or another rule.
 
     Args:
         folder: Path; one that nobody has claimed is of no other.
+        preset: String, name or folder of a preset. Defaults to `"general"`.
     """
     note = folder / CONTROLLER_FILE
-    return note.is_file() and (
-        json.loads(note.read_text(encoding="utf-8")) != controller_identity()
-    )
+    if not note.is_file():
+        return False
+    claimed = json.loads(note.read_text(encoding="utf-8"))
+    return bool(claimed != controller_identity(preset))

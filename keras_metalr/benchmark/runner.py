@@ -150,7 +150,8 @@ def run(
 def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
     """Everything that was chosen, defaults filled in.
 
-    Two runs of one identity are the same run: it becomes the record's `config`.
+    Two runs of one identity are the same run: it becomes the record's `config`,
+    to which `run` adds what MetaLR's controller is.
 
     Args:
         workload: `Workload`.

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
@@ -33,9 +34,9 @@ def kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
     if names_path.is_file():
         names = json.loads(names_path.read_text())
         like = Data._make(range(len(Data._fields)))
-        return load_tree(path, like, json.dumps([TASK_VERSION, *names])), names
+        return load_tree(path, like, _origin(names)), names
     data, names = load_data()
-    save_tree(path, data, json.dumps([TASK_VERSION, *names]))
+    save_tree(path, data, _origin(names))
     names_path.write_text(json.dumps(names))
     return data, names
 
@@ -65,8 +66,7 @@ def stage_arena(
     )
     path = work / f"bank-{stage.name}-{'held-out' if held_out else 'train'}.npz"
     kind = [stage.family, stage.num_decisions, stage.interval]
-    made_of = [TASK_VERSION, *kind, unroll.num_weights, count, seed, *names]
-    origin = json.dumps(made_of)
+    origin = _origin([*kind, unroll.num_weights, count, seed, *names])
     if path.is_file():
         bank = load_tree(path, _bank_structure(), origin)
         return Arena(stage.name, unroll, bank)
@@ -74,6 +74,10 @@ def stage_arena(
     bank = make_bank(unroll, count, seed)
     save_tree(path, bank, origin)
     return Arena(stage.name, unroll, bank)
+
+
+def _origin(made_of: list[Any]) -> str:
+    return json.dumps([TASK_VERSION, *made_of])
 
 
 def _bank_structure() -> Bank:

@@ -103,8 +103,6 @@ def meta_train(
         work / "evolution.npz",
         report=report,
     )
-    # The scores take longer than that, so it is kept before them.
-    controller.save_to_preset(str(output))
     record = {
         "scores": _held_out_scores(
             config,
@@ -124,6 +122,8 @@ def meta_train(
         "config": json.loads(json.dumps(config._asdict(), default=str)),
         "command": command,
     }
+    # Not before the scores: the start may be what is written over here.
+    controller.save_to_preset(str(output))
     _write_card(name, config, record, output)
     return record
 
