@@ -1,4 +1,4 @@
-"""What MetaLR costs: step time and memory beside the plain compiled step.
+"""What MetaLR costs: time and memory beside the plain compiled step.
 
     KERAS_BACKEND=jax python benchmarks/overhead.py --output overhead.json
 
@@ -197,14 +197,17 @@ def _callback(method: str, steps: int) -> MetaLR | None:
     )
 
 
-def peak_memory(name: str, method: str, jit: bool) -> tuple[int, int]:
-    """Peak resident memory of this process, bytes: in all, and once compiled.
+def start(name: str, method: str, jit: bool) -> tuple[float, int, int]:
+    """What this process, a fresh one, needs to begin with training.
 
-    The first steps compile, which takes memory that is given back.
+    Returns:
+        Tuple: seconds of the first step, which compiles; peak resident memory
+        in bytes, in all; and once compiled, since compiling takes memory that
+        is given back.
     """
     step = make_stepper(name, _callback(method, steps=20), jit)
-    for _ in range(2):
-        step()
+    seconds = _timed(step)
+    step()
     in_all = _peak()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -212,7 +215,7 @@ def peak_memory(name: str, method: str, jit: bool) -> tuple[int, int]:
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     for _ in range(3):
         step()
-    return max(in_all, _peak()), _peak()
+    return seconds, max(in_all, _peak()), _peak()
 
 
 def _peak() -> int:
@@ -242,20 +245,23 @@ def planned_memory(name: str, method: str) -> int:
     )
 
 
-def compare_memory(name: str, jit: bool) -> dict[str, float]:
-    """Peak memory in fresh processes: MetaLR over plain, guard off and on."""
-    in_all, once_compiled = {}, {}
+def compare_starts(name: str, jit: bool) -> dict[str, float]:
+    """Fresh processes: seconds of the first step, and peaks of memory.
+
+    Of the memory MetaLR's over the plain one, guard off and on.
+    """
+    seconds, in_all, once_compiled = {}, {}, {}
     for method in METHODS:
-        command = [sys.executable, __file__, "--peak", name, method]
+        command = [sys.executable, __file__, "--start", name, method]
         command += ["--no-jit"] if not jit else []
         samples = [
             subprocess.run(
                 command, capture_output=True, text=True, check=True
-            ).stdout.split()[-2:]
+            ).stdout.split()[-3:]
             for _ in range(SAMPLES[name])
         ]
-        in_all[method], once_compiled[method] = (
-            statistics.median(map(int, column))
+        seconds[method], in_all[method], once_compiled[method] = (
+            statistics.median(map(float, column))
             for column in zip(*samples, strict=True)
         )
     planned = {}
@@ -264,6 +270,8 @@ def compare_memory(name: str, jit: bool) -> dict[str, float]:
         planned = _memory_ratios("planned_memory", peaks)
     return {
         **planned,
+        "plain_first_step_seconds": seconds["plain"],
+        "guard_first_step_seconds": seconds["guard"],
         "plain_peak_mebibytes": in_all["plain"] / 2**20,
         "plain_compiled_peak_mebibytes": once_compiled["plain"] / 2**20,
         **_memory_ratios("peak_memory", in_all),
@@ -288,20 +296,20 @@ def main() -> None:
         help=f"of each kind of step (default, for each model: {PAIRS})",
     )
     parser.add_argument("--no-jit", action="store_true")
-    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--no-start", action="store_true")
     parser.add_argument("--no-time", action="store_true")
     parser.add_argument(
         "--output",
         type=pathlib.Path,
         help="JSON; what is in it of other models and measurements stays",
     )
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--start", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     backend = keras.backend.backend()
     jit = not arguments.no_jit and backend != "torch"
-    if arguments.peak:
-        name, method = arguments.peak
-        print(*peak_memory(name, method, jit))
+    if arguments.start:
+        name, method = arguments.start
+        print(*start(name, method, jit))
         return
     path, results = arguments.output, {}
     if path is not None and path.is_file():
@@ -311,8 +319,8 @@ def main() -> None:
         row: dict[str, Any] = {"model": name, "jit_compile": jit}
         if not arguments.no_time:
             row |= measure(name, arguments.pairs or PAIRS[name], jit)
-        if not arguments.no_memory:
-            row |= compare_memory(name, jit)
+        if not arguments.no_start:
+            row |= compare_starts(name, jit)
         results[name] = results.get(name, {}) | row
         print(json.dumps({"backend": backend, **row}), flush=True)
     if path is not None:

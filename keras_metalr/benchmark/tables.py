@@ -49,6 +49,10 @@ _MEMORY = {
     "ratio_compiled_peak_memory": "once compiled",
     "ratio_compiled_peak_memory_with_guard": "the same, guard on",
 }
+_FIRST_STEPS = {
+    "plain_first_step_seconds": "plain first step",
+    "guard_first_step_seconds": "with MetaLR",
+}
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -225,7 +229,13 @@ def overhead_table(folder: Path) -> str:
             )
             if "plain_peak_mebibytes" in result:
                 peak = f"{result['plain_peak_mebibytes']:,.0f} MiB"
-                memory.append((*names, peak, *_ratios(result, _MEMORY)))
+                first_steps = (
+                    f"{result[key]:.1f} s" if key in result else "-"
+                    for key in _FIRST_STEPS
+                )
+                memory.append(
+                    (*names, peak, *_ratios(result, _MEMORY), *first_steps)
+                )
     lines = [
         markdown_table(
             ("backend", "model", "plain step", *_TIMES.values()), times
@@ -241,13 +251,21 @@ def overhead_table(folder: Path) -> str:
         lines += [
             "",
             markdown_table(
-                ("backend", "model", "plain process", *_MEMORY.values()), memory
+                (
+                    "backend",
+                    "model",
+                    "plain process",
+                    *_MEMORY.values(),
+                    *_FIRST_STEPS.values(),
+                ),
+                memory,
             ),
             "",
             "Memory with MetaLR over that of plain training: what XLA plans "
             "for the compiled step (state, batch and all between), and the "
             "peak of the process, with its libraries and what they keep of "
-            "the compiled step.",
+            "the compiled step. Then the seconds of a run's first step, which "
+            "compiles it.",
         ]
     return "\n".join(lines)
 

@@ -180,6 +180,8 @@ def test_overhead_table(tmp_path):
     row["ratio_without_trust_with_guard"] = 1.375
     row |= {f"ratio_horizon_{n}": 1.5 for n in (200, 2000, 10000)}
     memory = {"plain_peak_mebibytes": 1234.5, "ratio_peak_memory": 1.01}
+    memory["plain_first_step_seconds"] = 1.23
+    memory["guard_first_step_seconds"] = 4.56
     content = {
         "backend": "jax",
         "keras": "3.15.1",
@@ -193,7 +195,7 @@ def test_overhead_table(tmp_path):
     assert "| TensorFlow | not measured yet |" in text
     assert text.count("| JAX | dense net, 1.0 M weights, batch 128 |") == 3
     assert text.count("| 3.21 ms | 1.25 | 1.38 | 1.50 | 1.50 | 1.50 |") == 2
-    assert text.count("| 1,234 MiB | - | 1.01 | - | - |") == 1
+    assert text.count("| 1,234 MiB | - | 1.01 | - | - | 1.2 s | 4.6 s |") == 1
 
 
 def test_experience_table(tmp_path):

@@ -154,7 +154,7 @@ def test_every_family_learns(data, family):
 
 def test_a_pretrained_task_starts_ahead(data):
     family = FAMILIES["dense"]
-    bank = banks.make_bank(Unroll(family, data, 30, 1), 24, 2)
+    bank = banks.make_bank(Unroll(family, data, 30, 1), 12, 2)
     pretrained = np.asarray(bank.tasks.pretrained) > 0.5
     reached = np.asarray(bank.best_loss / bank.tasks.loss_scale)
     assert np.median(reached[pretrained]) < np.median(reached[~pretrained])
@@ -265,9 +265,7 @@ def test_a_tree_comes_back_to_its_origin_alone(tmp_path):
 
 def test_evolution_finds_a_lower_score(arena):
     start = Controller()
-    config = EvolutionConfig(
-        num_generations=25, num_pairs=12, learning_rate=0.05
-    )
+    config = EvolutionConfig(num_generations=8, num_pairs=12, learning_rate=0.1)
     evolved = evolve([arena], start, config)
     before = evaluate(arena, start)["score"].mean()
     assert evaluate(arena, evolved)["score"].mean() < before - 0.05
