@@ -213,7 +213,7 @@ def overhead_table(folder: Path) -> str:
     if not any(path.is_file() for path in paths.values()):
         return NOT_MEASURED
     times: list[tuple[Any, ...]] = []
-    memory: list[tuple[Any, ...]] = []
+    starts: list[tuple[Any, ...]] = []
     for backend, path in paths.items():
         title = BACKENDS[backend]
         if not path.is_file():
@@ -225,17 +225,13 @@ def overhead_table(folder: Path) -> str:
             plain = result["plain_milliseconds"]
             milliseconds = f"{plain:,.0f}" if plain >= 100 else f"{plain:.3g}"
             times.append(
-                (*names, f"{milliseconds} ms", *_ratios(result, _TIMES))
+                (*names, f"{milliseconds} ms", *_figures(result, _TIMES))
             )
             if "plain_peak_mebibytes" in result:
                 peak = f"{result['plain_peak_mebibytes']:,.0f} MiB"
-                first_steps = (
-                    f"{result[key]:.1f} s" if key in result else "-"
-                    for key in _FIRST_STEPS
-                )
-                memory.append(
-                    (*names, peak, *_ratios(result, _MEMORY), *first_steps)
-                )
+                ratios = _figures(result, _MEMORY)
+                seconds = _figures(result, _FIRST_STEPS, "{:.1f} s")
+                starts.append((*names, peak, *ratios, *seconds))
     lines = [
         markdown_table(
             ("backend", "model", "plain step", *_TIMES.values()), times
@@ -247,7 +243,7 @@ def overhead_table(folder: Path) -> str:
         "guard is off where it is not said to be on, which is the default. "
         + " ".join(_overhead_notes(paths.values())),
     ]
-    if memory:
+    if starts:
         lines += [
             "",
             markdown_table(
@@ -258,7 +254,7 @@ def overhead_table(folder: Path) -> str:
                     *_MEMORY.values(),
                     *_FIRST_STEPS.values(),
                 ),
-                memory,
+                starts,
             ),
             "",
             "Memory with MetaLR over that of plain training: what XLA plans "
@@ -270,8 +266,12 @@ def overhead_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _ratios(result: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"{result[key]:.2f}" if key in result else "-" for key in keys)
+def _figures(
+    result: Mapping[str, Any], keys: Iterable[str], form: str = "{:.2f}"
+) -> tuple[str, ...]:
+    return tuple(
+        form.format(result[key]) if key in result else "-" for key in keys
+    )
 
 
 def _overhead_notes(paths: Iterable[Path]) -> list[str]:
