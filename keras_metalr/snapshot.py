@@ -18,6 +18,8 @@ Tensor = Any
 class Snapshot:
     """Copies of a model's weights, statistics and optimizer slots.
 
+    On PyTorch with the statistics that its own modules keep (buffers).
+
     Ruin shows only some decisions after it was done, so what is copied is a
     candidate at first, and becomes what `restore` goes back to by `confirm`.
     That costs the memory of the trainable weights and the optimizer's slots
@@ -58,6 +60,9 @@ class Snapshot:
             ]
             for values, group in zip(current, groups, strict=True)
         ]
+        self._candidate.append(
+            [backend.copy_value(buffer) for buffer in self._buffers()]
+        )
 
     def restore(self, state: tuple | None) -> tuple | None:
         """Put the confirmed values back, into the variables or the JAX state.
@@ -71,12 +76,13 @@ class Snapshot:
         self._candidate = None
         if self._good is None:
             return state
-        groups = self._groups()
+        groups, (*good, buffers) = self._groups(), self._good
         if state is None:
-            for group, values in zip(groups, self._good, strict=True):
+            for group, values in zip(groups, good, strict=True):
                 for (variable, _), value in zip(group, values, strict=True):
                     if value is not None:
                         variable.assign(value)
+            backend.overwrite(self._buffers(), buffers)
             return None
         current = self._current(groups, state)
         merged = [
@@ -84,7 +90,7 @@ class Snapshot:
                 old if value is None else backend.copy_value(value)
                 for old, value in zip(group, values, strict=True)
             ]
-            for group, values in zip(current, self._good, strict=True)
+            for group, values in zip(current, good, strict=True)
         ]
         return (*merged, *state[3:])
 
@@ -108,6 +114,11 @@ class Snapshot:
                 for i, v in enumerate(optimizer.variables)
             ],
         ]
+
+    def _buffers(self) -> list[Tensor]:
+        # What counts batches goes on counting, as Keras's own counters do.
+        found = backend.buffers(self._model)
+        return [buffer for buffer in found if buffer.is_floating_point()]
 
     def _current(
         self, groups: Sequence[Sequence[tuple]], state: tuple | None

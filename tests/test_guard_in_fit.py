@@ -22,6 +22,7 @@ from tests.fit_checks import make_data
 
 O = keras.optimizers  # noqa: E741
 NUM_STEPS = 20
+BACKEND = keras.backend.backend()
 
 
 def _fit(
@@ -294,6 +295,33 @@ def test_a_rollback_brings_the_weights_back(step):
     # At what it was, or below, from soon after.
     losses = metalr.trace["loss"]
     assert losses[-20:].mean() < losses[: step - 1].max()
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="The layer is PyTorch's.")
+def test_a_rollback_brings_back_what_a_module_of_pytorch_keeps():
+    import torch
+
+    class RuinStatistics(Ruin):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            super().on_train_batch_begin(batch, logs)
+            if self.steps_left == 0:
+                norm.running_var.mul_(1e30)
+
+    keras.utils.set_random_seed(0)
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    norm = torch.nn.BatchNorm1d(x.shape[1])
+    layer = keras.layers.TorchModuleWrapper(
+        norm, output_shape=(None, *x.shape[1:])
+    )
+    dense = keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer, dense])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(O.SGD(0.05), loss=loss)
+    metalr = MetaLR(Controller(), safe_start=False)
+    with pytest.warns(UserWarning, match="earlier weights"):
+        model.fit(x, y, epochs=5, callbacks=[metalr, RuinStatistics(27)], **FIT)
+    assert float(norm.running_var.max()) < 100.0
+    assert int(norm.num_batches_tracked) == 5 * NUM_STEPS
 
 
 def test_without_guard_ruin_stays():
