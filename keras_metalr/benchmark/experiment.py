@@ -105,6 +105,12 @@ class JobProgress:
         (task,) = self._progress.tasks
         return task.time_remaining
 
+    @property
+    def minutes_left(self) -> str:
+        """The same to end a line with; empty before the first job was made."""
+        left = self.seconds_left
+        return "" if left is None else f" ({left / 60:.0f} min left)"
+
     def start(self, title: str) -> None:
         """Say which job is on."""
         self._progress.update(self._task, description=title)

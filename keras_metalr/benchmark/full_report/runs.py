@@ -265,6 +265,4 @@ class _Maker:
     def _made(self, title: str, figures: str, weight: float) -> None:
         keras.utils.clear_session(free_memory=True)
         self._progress.made(weight)
-        left = self._progress.seconds_left
-        minutes = "" if left is None else f" ({left / 60:.0f} min left)"
-        self._progress.print(f"{title}: {figures}{minutes}")
+        self._progress.print(f"{title}: {figures}{self._progress.minutes_left}")

@@ -129,7 +129,11 @@ class _Maker:
             progress.start(title)
             for cell in self._made(missing):
                 progress.made(float(counts[cell]))
-                progress.start(f"{title}: {cell.workload}, {cell.method}")
+                made = f"{title}: {cell.workload}, {cell.method}"
+                progress.start(made)
+                # A file of output shows no bar before its end.
+                if not self._console.is_terminal:
+                    progress.print(f"{made}{progress.minutes_left}")
 
     def _made(self, cells: Sequence[Cell]) -> Iterable[Cell]:
         if self._backend == "sequential":

@@ -1,6 +1,7 @@
 """The plan, its runs, and the page that is made from the records."""
 
 import dataclasses
+import io
 import json
 import math
 
@@ -402,10 +403,12 @@ def test_runs_are_made_once_and_go_on_where_they_were(tmp_path):
     methods = ("constant", "keras_schedule_free")
     plan = dataclasses.replace(PLAN, methods=methods)
 
+    text = io.StringIO()
+
     def make():
-        quiet = Console(quiet=True)
+        console = Console(file=text, width=80)
         schedule.make_all(
-            plan, tmp_path, joblib_backend="sequential", console=quiet
+            plan, tmp_path, joblib_backend="sequential", console=console
         )
         return {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
@@ -417,8 +420,12 @@ def test_runs_are_made_once_and_go_on_where_they_were(tmp_path):
     assert content["config"]["backend"] == keras.backend.backend()
     assert math.isfinite(content["results"]["final_loss"])
     first.unlink()
+    assert "sweep: " in text.getvalue()
+    assert "(0 min left)" in text.getvalue()
+    text.truncate(0)
     again = make()
     assert {p for p in again if again[p] != made.get(p)} == {first}
+    assert "tuning: " not in text.getvalue(), "nothing of it was missing"
     repeated = json.loads(first.read_text(encoding="utf-8"))
     assert repeated["history"]["val_loss"] == pytest.approx(
         content["history"]["val_loss"], rel=1e-5
