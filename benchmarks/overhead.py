@@ -2,13 +2,13 @@
 
     KERAS_BACKEND=jax python benchmarks/overhead.py --output overhead.json
 
-Three copies of a model take the same batch in turn, plain, with MetaLR without
-its guard, and with it as it comes, in one process: a machine whose speed
-drifts slows all alike. Printed are medians of the ratios of such steps to the
-plain one before; the guard's snapshot, a copy of the weights in 20 decisions,
-is too rare to show in one. A step on which a decision falls is dearer than the
-others (one more forward pass, for the trust ratio), so both kinds are timed
-and the mean over an interval is worked out for each horizon.
+Three copies of a model take the same batch in turn, plain, with MetaLR bare
+(without guard and safe start) and as it comes, in one process: a machine whose
+speed drifts slows all alike. Printed are medians of the ratios of such steps to
+the plain one before; the guard's snapshot, a copy of the weights in 20
+decisions, is too rare to show in one. A step on which a decision falls is
+dearer than the others (one more forward pass, for the trust ratio), so both
+kinds are timed and the mean over an interval is worked out for each horizon.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import gc
 import json
 import os
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -36,6 +35,8 @@ import keras
 import numpy as np
 
 from keras_metalr import MetaLR
+from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.environment import git_revision
 from keras_metalr.controller import Controller
 from keras_metalr.update_rule import decision_interval
 
@@ -61,7 +62,7 @@ MODELS = {"dense": dense_model, "resnet18": resnet_model}
 # larger model take a hundred times as long.
 PAIRS = {"dense": 200, "resnet18": 50}
 SAMPLES = {"dense": 3, "resnet18": 1}
-METHODS = ("plain", "metalr", "guard")
+METHODS = ("plain", "bare", "metalr")
 
 
 def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -167,33 +168,31 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     for _ in range(2 * pairs):
         plain_times.append(_timed(plain))
         ratios.append(tuple(_timed(step) / plain_times[-1] for step in others))
-    without, with_guard = map(statistics.median, zip(*ratios[::2], strict=True))
-    decision = statistics.median(ratio for ratio, _ in ratios[1::2])
+    bare, usual = map(statistics.median, zip(*ratios[::2], strict=True))
+    decision = statistics.median(ratio for _, ratio in ratios[1::2])
     result = {
         "pairs": pairs,
         "plain_milliseconds": 1e3 * statistics.median(plain_times),
-        "ratio_without_trust": without,
-        "ratio_without_trust_with_guard": with_guard,
+        "ratio_bare_step": bare,
+        "ratio_step": usual,
         "ratio_decision_step": decision,
     }
     for horizon in HORIZONS:
         interval, _ = decision_interval(horizon)
         result[f"ratio_horizon_{horizon}"] = (
-            (interval - 1) * without + decision
+            (interval - 1) * usual + decision
         ) / interval
         result[f"interval_horizon_{horizon}"] = interval
     return result
 
 
 def _callback(method: str, steps: int) -> MetaLR | None:
-    """Nothing for `"plain"`; MetaLR, and with its guard for `"guard"`."""
+    """Nothing for `"plain"`; MetaLR, less of it for `"bare"`."""
     if method == "plain":
         return None
+    usual = method == "metalr"
     return MetaLR(
-        Controller(),
-        total_steps=steps,
-        guard=method == "guard",
-        safe_start=False,
+        Controller(), total_steps=steps, guard=usual, safe_start=usual
     )
 
 
@@ -248,7 +247,7 @@ def planned_memory(name: str, method: str) -> int:
 def compare_starts(name: str, jit: bool) -> dict[str, float]:
     """Fresh processes: seconds of the first step, and peaks of memory.
 
-    Of the memory MetaLR's over the plain one, guard off and on.
+    Of the memory MetaLR's over the plain one, as it comes and bare.
     """
     seconds, in_all, once_compiled = {}, {}, {}
     for method in METHODS:
@@ -271,7 +270,7 @@ def compare_starts(name: str, jit: bool) -> dict[str, float]:
     return {
         **planned,
         "plain_first_step_seconds": seconds["plain"],
-        "guard_first_step_seconds": seconds["guard"],
+        "metalr_first_step_seconds": seconds["metalr"],
         "plain_peak_mebibytes": in_all["plain"] / 2**20,
         "plain_compiled_peak_mebibytes": once_compiled["plain"] / 2**20,
         **_memory_ratios("peak_memory", in_all),
@@ -282,7 +281,7 @@ def compare_starts(name: str, jit: bool) -> dict[str, float]:
 def _memory_ratios(name: str, peaks: Mapping[str, float]) -> dict[str, float]:
     return {
         f"ratio_{name}": peaks["metalr"] / peaks["plain"],
-        f"ratio_{name}_with_guard": peaks["guard"] / peaks["plain"],
+        f"ratio_{name}_bare": peaks["bare"] / peaks["plain"],
     }
 
 
@@ -325,11 +324,8 @@ def main() -> None:
         print(json.dumps({"backend": backend, **row}), flush=True)
     if path is not None:
         record = {
-            "backend": backend,
-            "keras": keras.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "num_cpus": os.cpu_count(),
+            "environment": environment(),
+            "git_revision": git_revision(),
             "results": list(results.values()),
         }
         path.write_text(json.dumps(record, indent=2) + "\n")

@@ -86,8 +86,8 @@ class MetaLR(keras.callbacks.Callback):
             Defaults to `True`.
         feedback: Boolean or `None`. Whether the controller also learns within
             the run, from the cosine of the gradient with the updates before it
-            (`keras_metalr.update_rule.corrected_bias`). `None` is `False`: it
-            has not been measured to be better. Defaults to `None`.
+            (`keras_metalr.update_rule.corrected_bias`). `None` is `False`: what
+            it was measured to gain is next to nothing. Defaults to `None`.
         experience_dir: String, path or `None`, a folder in which runs of one
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the
@@ -168,7 +168,6 @@ class MetaLR(keras.callbacks.Callback):
         self._controller_model = load_controller(controller)
         if experience_dir is not None:
             check_experience_dir(experience_dir)
-        self._shift = 0.0
         self._session: Session | None = None
         self._training = False
         self._resume_from: pathlib.Path | None = None
@@ -189,8 +188,9 @@ class MetaLR(keras.callbacks.Callback):
         self._validation_loss = None
         self._first_epoch = True
         self.trace = Trace()
+        shift = 0.0
         if self.experience_dir is not None:
-            self._shift = next_shift(
+            shift = next_shift(
                 load_experiences(self.experience_dir, self._controller_model)
             )
         session = Session(
@@ -203,7 +203,7 @@ class MetaLR(keras.callbacks.Callback):
                 guard=self.guard,
                 feedback=bool(self.feedback),
                 pretrained=self.pretrained,
-                output_shift=self._shift,
+                output_shift=shift,
             ),
         )
         session.install()
@@ -242,6 +242,7 @@ class MetaLR(keras.callbacks.Callback):
         except ValueError:
             self._remove()
             raise
+        self._session.go_back_if_due()
         self._flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -260,7 +261,7 @@ class MetaLR(keras.callbacks.Callback):
             if self.experience_dir is not None:
                 print(
                     "MetaLR: experience shifted the controller's output by "
-                    f"{self._shift:+.2f}."
+                    f"{self._session.output_shift():+.2f}."
                 )
         self._remove()
 
@@ -268,6 +269,8 @@ class MetaLR(keras.callbacks.Callback):
         """`evaluate` alone: there is nothing to control."""
         if not self._training:
             self._remove()
+        elif self._session is not None:
+            self._session.go_back_if_due()
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Within `fit`: the controller reads the loss on validation data.
@@ -323,21 +326,27 @@ class MetaLR(keras.callbacks.Callback):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
-        controller = self.controller
-        if not isinstance(controller, (str, pathlib.Path)):
+        controller: Any = self.controller
+        if isinstance(controller, keras.Model):
             controller = keras.saving.serialize_keras_object(controller)
+        else:
+            controller = str(controller)
         folder = self.experience_dir
-        return {
-            "controller": controller,
-            "total_steps": self.total_steps,
+        limits = {
             "min_learning_rate": self.min_learning_rate,
             "max_learning_rate": self.max_learning_rate,
+        }
+        # Numbers may have come as NumPy's.
+        return {
+            "controller": controller,
+            "total_steps": self.total_steps and int(self.total_steps),
+            **{key: value and float(value) for key, value in limits.items()},
             "safe_start": self.safe_start,
             "guard": self.guard,
             "feedback": self.feedback,
             "experience_dir": folder if folder is None else str(folder),
             "pretrained": self.pretrained,
-            "verbose": self.verbose,
+            "verbose": int(self.verbose),
         }
 
     @classmethod
@@ -401,7 +410,7 @@ class MetaLR(keras.callbacks.Callback):
             Experience(
                 outcome,
                 monitor,
-                self._shift,
+                session.output_shift(),
                 self.trace,
                 fingerprint(self._controller_model),
             ),

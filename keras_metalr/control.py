@@ -20,7 +20,7 @@ from keras_metalr.decision import Clock
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
-from keras_metalr.guard import RESTORE_STEPS
+from keras_metalr.guard import restore_decisions
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gradient_scale
@@ -58,6 +58,7 @@ class RunControl:
         horizon: Tuple of integers `(total_steps, interval)`.
         context: `StepContext` that the loss comes by.
         pretrained: Boolean, whether the weights were trained before.
+        steps_per_execution: Integer (>= 1), the model's.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class RunControl:
         horizon: tuple[int, int],
         context: StepContext,
         pretrained: bool,
+        steps_per_execution: int,
     ) -> None:
         self._optimizer = optimizer
+        self._steps_per_execution = steps_per_execution
         # Scales of float8 are set by what stands for their gradients, and are
         # no weights.
         measured = [not _is_overwritten(variable) for variable in variables]
@@ -97,6 +100,7 @@ class RunControl:
             horizon=horizon,
             ramping=settings.safe_start,
             pretrained=pretrained,
+            output_shift=settings.output_shift,
         )
 
     # -- Around the update. -------------------------------------------------
@@ -136,7 +140,7 @@ class RunControl:
             if self._may_be_out_of_bounds():
                 multiplier = self._bounded(scalars["log_multiplier"])
                 scalars = {**scalars, "log_multiplier": multiplier}
-            due = self._due()
+            self._context.due = due = self._due()
             products = backend.cond(
                 due,
                 lambda: inner_products(gradients, self._variables),
@@ -304,7 +308,13 @@ class RunControl:
         if self._context.host_due is not None:
             return self._context.host_due
         counters = self._counters()
-        return ops.equal(ops.mod(counters[0] + 1, counters[2]), 0)
+        step = counters[0] + 1
+        if self._accumulation_steps > 1:
+            # The optimizer may have gathered some when the run began, and
+            # gathers none where it skips a step.
+            taken = ops.cast(self._updates_taken(), "int32")
+            step = step + ops.mod(taken - counters[0], self._accumulation_steps)
+        return ops.equal(ops.mod(step, counters[2]), 0)
 
     def _bad(self, loss: Tensor, finite: Tensor) -> Tensor:
         """1.0 where the step just taken was at fault for not being finite."""
@@ -317,9 +327,13 @@ class RunControl:
         """1.0 where the step just taken was to move the weights."""
         if self._accumulation_steps == 1:
             return 1.0
-        taken = ops.convert_to_tensor(self._rates[0].optimizer._iterations)
+        taken = self._updates_taken()
         whole = ops.equal(ops.mod(taken, self._accumulation_steps), 0)
         return ops.cast(whole, "float32")
+
+    def _updates_taken(self) -> Tensor:
+        """Batches that the optimizer has counted, integer."""
+        return ops.convert_to_tensor(self._rates[0].optimizer._iterations)
 
     # -- The end of the step. -----------------------------------------------
 
@@ -341,7 +355,7 @@ class RunControl:
             state, counters = self.state, self._counters()
             # A value of its own: what goes into the logs must not change later.
             vector = backend.read(state.scalars) + 0.0
-            due = self._due()
+            due = self._context.due
             # Where the host knows that nothing is due, nothing is written.
             if due is not False:
                 unknown = ops.full((), float("nan"), dtype="float32")
@@ -389,7 +403,9 @@ class RunControl:
             self._control,
             self._settings,
             resolution,
-            restore_steps=RESTORE_STEPS,
+            restore_decisions=restore_decisions(
+                clock.interval, self._steps_per_execution
+            ),
         )
         return self.state.pack(scalars), row
 

@@ -58,6 +58,7 @@ CONTROL_INITIAL: dict[str, float] = {
     "output": 0.0,
     "feedback_bias": 0.0,
     "pretrained": 0.0,
+    "output_shift": 0.0,
 }
 
 # What every step adds to, and what it replaces. Stored side by side, so that a
@@ -117,7 +118,8 @@ EVENT_SAFE_START = 4.0
 class Settings(NamedTuple):
     """What is fixed for the whole run.
 
-    All are the user's choice but `output_shift`, which experience tells.
+    All are the user's choice but `output_shift`, which experience tells: what
+    the run begins with, and keeps when it is resumed.
     """
 
     min_learning_rate: float = MIN_RATE
@@ -221,7 +223,7 @@ def decide(
     settings: Settings,
     resolution: float = 1.2e-5,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
-    restore_steps: int = 0,
+    restore_decisions: Tensor | float = 0.0,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -236,8 +238,8 @@ def decide(
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
         rule: Callable from output and `Evidence` to the change of the log
             rate. Defaults to `update_rule.increment`.
-        restore_steps: Integer, steps from a decision to go back until it is
-            done. Defaults to `0`, at once.
+        restore_decisions: Scalar, decisions from the one to go back until it
+            is done. Defaults to `0.0`, at once.
 
     Returns:
         Tuple `(scalars, row)`: the new scalars, and this decision's row of the
@@ -250,9 +252,7 @@ def decide(
     progress = ops.minimum(clock.step / clock.total_steps, 1.0)
     num_decisions = ops.ceil(clock.total_steps / clock.interval)
     vector = features(summary, progress, num_decisions, scalars["pretrained"])
-    output = controller(vector)
-    if settings.output_shift:
-        output = output + settings.output_shift
+    output = controller(vector) + scalars["output_shift"]
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
@@ -262,7 +262,8 @@ def decide(
     moved = rule(output, evidence)
     moved = ops.where(free, moved, 0.0)
     log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
-    log_base = log_rate - scalars["log_multiplier"]
+    log_multiplier = scalars["log_multiplier"]
+    log_base = log_rate - log_multiplier
 
     new = {**scalars, **summary}
     if settings.feedback:
@@ -272,21 +273,23 @@ def decide(
         new["feedback_bias"] = ops.where(
             free, corrected, scalars["feedback_bias"]
         )
-    target, rollback = log_rate + moved, ops.zeros_like(moved)
+    target, rollback = log_multiplier + moved, ops.zeros_like(moved)
     if settings.guard:
         books, rollback, cut = guard_rule.assess(
-            new, summary, log_rate, ops.ceil(restore_steps / clock.interval)
+            new, summary, log_multiplier, restore_decisions
         )
         new.update(guard_rule.forgive(books, books, rollback))
         target = ops.where(rollback > 0.5, cut, target)
         target = ops.minimum(target, new["log_ceiling"])
     # Where nothing moves, the multiplier stays bit for bit what it was.
-    still = ops.logical_and(ops.equal(moved, 0.0), ops.equal(target, log_rate))
+    still = ops.logical_and(
+        ops.equal(moved, 0.0), ops.equal(target, log_multiplier)
+    )
     new["log_multiplier"] = ops.where(
         still,
-        scalars["log_multiplier"],
+        log_multiplier,
         bound(
-            target - log_base,
+            target,
             log_base,
             math.log(settings.min_learning_rate),
             math.log(settings.max_learning_rate),

@@ -26,8 +26,8 @@ MIN_DECISIONS = 10.0
 EARLY_EXPLOSION = 100.0
 # Decisions in which the run settles after it went back.
 COOLDOWN_DECISIONS = 4.0
-# Steps from the decision to go back until `fit` has done so, at the most.
-RESTORE_STEPS = 16
+# At most once in so many steps does the host look at what was decided.
+WATCH_STEPS = 8
 # A run goes back this often at the most: a loss that keeps rising after that is
 # the task's own way (a curriculum, say), not the rate's doing.
 MAX_ROLLBACKS = 8.0
@@ -44,7 +44,7 @@ GUARD_INITIAL: dict[str, float] = {
     "consecutive_bad": 0.0,
     "good_since_rollback": 0.0,
     "best_loss": 1e30,
-    "best_log_rate": 0.0,
+    "best_log_multiplier": 0.0,
     "calm_deviation": 0.0,
     "high_decisions": 0.0,
     "cooldown": 0.0,
@@ -53,10 +53,24 @@ GUARD_INITIAL: dict[str, float] = {
 }
 
 
+def restore_decisions(interval: Tensor, steps_per_execution: int) -> Tensor:
+    """Decisions from the one to go back until `fit` has done so, at the most.
+
+    `fit` acts on what was decided by the look before its last, and looks
+    between executions alone.
+
+    Args:
+        interval: Scalar float32 (>= 1), steps from one decision to the next.
+        steps_per_execution: Integer (>= 1), the model's.
+    """
+    looks = ops.ceil(WATCH_STEPS / interval) * interval
+    return ops.ceil(2.0 * (looks + (steps_per_execution - 1.0)) / interval)
+
+
 def assess(
     guard: dict[str, Tensor],
     summary: dict[str, Tensor],
-    log_rate: Tensor,
+    log_multiplier: Tensor,
     restore_decisions: Tensor | float = 0.0,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Book one decision and say whether the run must go back.
@@ -69,17 +83,20 @@ def assess(
     ruin. The deviation is from the fast mean, so that a steady fall adds
     nothing to it, and from before the loss rose.
 
+    Of the rate it knows the factor on the user's own alone: a schedule may have
+    been at 0 when the loss was best.
+
     Args:
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
         summary: Dict of scalars, `features.update_summary`'s.
-        log_rate: Scalar, log of the rate of the last step.
+        log_multiplier: Scalar, log of the factor on the user's rate.
         restore_decisions: Scalar, decisions until the weights have gone back:
             the run is not judged by the old ones once more. Defaults to `0.0`.
 
     Returns:
-        Tuple `(guard, rollback, log_rate)`: the new books; 1.0 where the
-        weights must go back to the snapshot, else 0.0; and the log of the rate
-        to go on with, unchanged where there is no rollback.
+        Tuple `(guard, rollback, log_multiplier)`: the new books; 1.0 where the
+        weights must go back to the snapshot, else 0.0; and the log of the
+        factor to go on with, unchanged where there is no rollback.
     """
     settled = guard["cooldown"] <= 0.0
     loss, best = summary["loss_slow"], guard["best_loss"]
@@ -87,7 +104,9 @@ def assess(
         settled, ops.logical_and(summary["decisions"] > 0.5, loss < best)
     )
     best = ops.where(better, loss, best)
-    best_log_rate = ops.where(better, log_rate, guard["best_log_rate"])
+    best_log_multiplier = ops.where(
+        better, log_multiplier, guard["best_log_multiplier"]
+    )
     level = ops.minimum(summary["loss_fast"], summary["loss"])
     rise = level - best
     early = summary["decisions"] <= MIN_DECISIONS
@@ -123,7 +142,8 @@ def assess(
         guard["rollbacks"] < MAX_ROLLBACKS,
     )
     new = dict(guard)
-    new["best_loss"], new["best_log_rate"] = best, best_log_rate
+    new["best_loss"] = best
+    new["best_log_multiplier"] = best_log_multiplier
     new["calm_deviation"] = calm_deviation
     new["high_decisions"] = ops.where(back, 0.0, high_decisions)
     new["cooldown"] = ops.where(
@@ -137,16 +157,16 @@ def assess(
     )
     new["log_ceiling"] = ops.where(
         back,
-        ops.minimum(log_rate + CEILING_CUT, guard["log_ceiling"]),
+        ops.minimum(log_multiplier + CEILING_CUT, guard["log_ceiling"]),
         guard["log_ceiling"] + CEILING_RELAX,
     )
-    ruined_rate = ops.minimum(log_rate, best_log_rate) + RUINED_CUT
+    ruined_cut = ops.minimum(log_multiplier, best_log_multiplier) + RUINED_CUT
     far_off = ops.logical_or(broken, exploded)
-    cut_rate = ops.where(far_off, log_rate + BROKEN_CUT, ruined_rate)
+    cut = ops.where(far_off, log_multiplier + BROKEN_CUT, ruined_cut)
     return (
         new,
         ops.cast(back, "float32"),
-        ops.where(back, cut_rate, log_rate),
+        ops.where(back, cut, log_multiplier),
     )
 
 

@@ -144,6 +144,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                 self.horizon(self.total_steps),
                 self.step_context,
                 self._pretrained,
+                self._unsaved.model.steps_per_execution,
             )
         self._before = backend.uncompiled(control.before)
         self._after = backend.uncompiled(control.after)

@@ -35,6 +35,7 @@ class RunState(keras.layers.Layer):
         horizon: Tuple of integers `(total_steps, interval)`.
         ramping: Boolean, whether the run begins with the safe start.
         pretrained: Boolean, whether the weights were trained before.
+        output_shift: Float, what is added to the controller's output.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RunState(keras.layers.Layer):
         horizon: tuple[int, int],
         ramping: bool,
         pretrained: bool,
+        output_shift: float,
     ) -> None:
         # Not the global policy: under mixed_float16 sums would overflow.
         super().__init__(name="metalr_state", dtype="float32", trainable=False)
@@ -52,6 +54,7 @@ class RunState(keras.layers.Layer):
             **INITIAL,
             "ramping": float(ramping),
             "pretrained": float(pretrained),
+            "output_shift": float(output_shift),
         }
         make = self._make
         self.counters = make("counters", np.array([0, *horizon], "int32"))

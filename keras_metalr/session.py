@@ -15,9 +15,10 @@ from keras_metalr import backend
 from keras_metalr import safe_start
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
-from keras_metalr.guard import RESTORE_STEPS
+from keras_metalr.guard import WATCH_STEPS
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
+from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
 from keras_metalr.train_step import hooked_compute_loss
@@ -30,9 +31,6 @@ HOPELESS_STEPS = 10
 # when it is known to be of a healthy run.
 SNAPSHOT_DECISIONS = 20
 CONFIRM_DECISIONS = 10
-# At most once in so many steps does the host look at what the device decided,
-# and it sees what was decided before its last look.
-MIN_WATCH_STEPS = RESTORE_STEPS // 2
 # What is put on the instance of the model.
 _HOOKED = ("compute_loss", "train_step", "make_train_function")
 
@@ -70,6 +68,7 @@ class Session:
         self.installed = False
         self._rollbacks_seen = 0.0
         self._host_step: int | None = None
+        self._steps_ahead = 0
         self._watched: Any = None
         self._snapshot = Snapshot(model) if settings.guard else None
         self._snapshot_at = 0
@@ -260,6 +259,7 @@ class Session:
         optimizer = self.optimizer
         if optimizer.metalr_state is None:
             return state
+        is_new = self._host_step is None
         if self._host_step is None:
             counters = _to_host(
                 self._value(optimizer.metalr_state.counters, state)
@@ -267,20 +267,33 @@ class Session:
             self._host_step = int(counters[0])
             self._interval = int(counters[2])
         step, interval = self._host_step, self._interval
-        self._host_step += self.model.steps_per_execution
         if backend.name() == "torch":
-            optimizer.step_context.host_due = (step + 1) % interval == 0
+            # Under a loss scale it counts no step that it skips.
+            if is_new or is_loss_scaled(optimizer.inner):
+                self._steps_ahead = self._count_ahead(step)
+            due = (step + 1 + self._steps_ahead) % interval == 0
+            optimizer.step_context.host_due = due
             optimizer.step_context.host_first = step == 0
             longest = safe_start.longest(accumulation_steps(optimizer.inner))
             optimizer.step_context.host_starting = step < longest
+        self._host_step += self.model.steps_per_execution
         snapshot = self._snapshot
         if snapshot is None:
             return state
-        watch = interval * -(-MIN_WATCH_STEPS // interval)
+        watch = interval * -(-WATCH_STEPS // interval)
         stride = self.model.steps_per_execution
         if step % watch >= stride and self._watched is not None:
             return state
         return self._look(snapshot, state, step // interval)
+
+    def _count_ahead(self, step: int) -> int:
+        """Batches that the optimizer had gathered when the run began."""
+        optimizer = self.optimizer
+        gathered = accumulation_steps(optimizer.inner)
+        if gathered == 1:
+            return 0
+        taken = int(_to_host(optimizer.rates[0].optimizer._iterations))
+        return (taken - step) % gathered
 
     def _look(
         self, snapshot: Snapshot, state: tuple | None, decision: int
@@ -311,6 +324,21 @@ class Session:
             snapshot.take(state)
             self._snapshot_at = decision
         return state
+
+    def go_back_if_due(self) -> None:
+        """Between epochs, act on what was decided since the last look.
+
+        Else the weights that are validated, saved, and left by the last epoch
+        would be those that the run was to go back from.
+        """
+        if self._snapshot is None or self._watched is None:
+            return
+        self._watched = self._scalars(None)
+        rollbacks = _scalar(_to_host(self._watched), "rollbacks")
+        if rollbacks > self._rollbacks_seen:
+            self._rollbacks_seen = rollbacks
+            self._snapshot_at = (self._host_step or 0) // self._interval
+            self._snapshot.restore(None)
 
     def check_hopeful(
         self, vector: Any = None, steps: int = HOPELESS_STEPS
@@ -420,6 +448,12 @@ class Session:
         if self.optimizer.metalr_state is None:
             return 0
         return int(_scalar(_to_host(self._scalars(None)), name))
+
+    def output_shift(self) -> float:
+        """What is added to the controller's output, 0 before the first step."""
+        if self.optimizer.metalr_state is None:
+            return 0.0
+        return _scalar(_to_host(self._scalars(None)), "output_shift")
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""

@@ -32,6 +32,7 @@ class StepContext:
         self.arguments: dict[str, Any] = {}
         self.promised_drop: Callable[[Sequence[Tensor]], Tensor] | None = None
         self.applied = False
+        self.due: Any = False
         self.host_due: bool | None = None
         self.host_first: bool | None = None
         self.host_starting: bool | None = None

@@ -363,7 +363,7 @@ def ruined(**changes):
                 "loss_fast": 2.3,
                 "loss_slow": 2.3,
                 "best_loss": 0.5,
-                "best_log_rate": math.log(0.01),
+                "best_log_multiplier": 0.0,
                 "high_decisions": 5.0,
                 **changes,
             }
@@ -380,6 +380,19 @@ def test_rollback_cuts_the_rate():
     assert row["loss"] == 2.0
 
 
+@pytest.mark.parametrize("rate_at_best", [0.01, 0.0])
+def test_rollback_cuts_what_a_schedule_is_multiplied_by(rate_at_best):
+    """The loss may have been at its best where the schedule was at 0."""
+    name = "best_log_multiplier"
+    scalars = start(decisions=50.0, loss_slow=2.0, **{name: 9.0})
+    best, _ = decided(count(scalars, learning_rate=rate_at_best))
+    assert best["best_loss"] == pytest.approx(2.0)
+    new, row = decided(ruined(**{name: float(best[name])}))
+    assert row["event"] == EVENT_ROLLBACK
+    assert new["log_multiplier"] == pytest.approx(math.log(0.2), abs=1e-5)
+    assert new["log_ceiling"] == pytest.approx(math.log(0.5), abs=1e-5)
+
+
 def test_guard_that_is_off_leaves_the_run_alone():
     new, row = decided(ruined(), settings=Settings(guard=False))
     assert row["event"] == 0.0 and new["rollbacks"] == 0.0
@@ -388,7 +401,7 @@ def test_guard_that_is_off_leaves_the_run_alone():
 
 
 def test_rate_stays_below_the_ceiling():
-    ceiling = math.log(0.012)
+    ceiling = math.log(1.2)
     scalars = count(start(log_ceiling=ceiling))
     new, _ = decided(scalars, output=9.0, loss_after=1.84)
     assert new["log_multiplier"] == pytest.approx(

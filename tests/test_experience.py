@@ -299,6 +299,39 @@ def test_a_run_can_say_what_it_tried(tmp_path, capsys):
     assert experience.load(tmp_path)[-1].shift == expected
 
 
+def test_a_resumed_run_keeps_its_shift(tmp_path):
+    """Whatever other runs have left in the meantime."""
+    folder, file = tmp_path / "runs", str(tmp_path / "run.keras")
+    mark = experience.fingerprint(Controller.from_preset("supervised"))
+    for shift, outcome in ((0.0, 2.0), (0.5, 1.0)):
+        run = dataclasses.replace(made_up_run(outcome, shift), controller=mark)
+        experience.save(folder, run)
+    expected = experience.next_shift(experience.load(folder))
+
+    class Leave(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.save(file)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(folder, callbacks=[Leave()])
+    better = made_up_run(0.1, -4.0)
+    experience.save(folder, dataclasses.replace(better, controller=mark))
+    assert experience.next_shift(experience.load(folder)) != expected
+    metalr = MetaLR("supervised", experience_dir=folder).restore(file)
+    x, y = fit_checks.make_data()
+    keras.models.load_model(file).fit(
+        x,
+        y,
+        initial_epoch=1,
+        epochs=2,
+        validation_data=(x, y),
+        callbacks=[metalr],
+        **fit_checks.FIT,
+    )
+    assert experience.load(folder)[-1].shift == pytest.approx(expected)
+
+
 def test_without_validation_the_outcome_is_the_training_loss(tmp_path):
     _, trace = fit(tmp_path, validate=False)
     (run,) = experience.load(tmp_path)

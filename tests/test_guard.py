@@ -15,7 +15,7 @@ from keras_metalr.guard import GUARD_INITIAL
 from tests.jit import jit
 from tests.test_decision import MEASURED
 
-LOG_RATE = math.log(1e-2)
+LOG_MULTIPLIER = math.log(1e-2)
 UNUSED = (
     "log_gradient_norm",
     "cosine",
@@ -46,18 +46,18 @@ def _step(books, finite):
 
 
 @jit
-def _assess(books, summary, log_rate):
-    books, back, log_rate = rule.assess(books, summary, log_rate)
-    return books, rule.forgive(summary, books, back), back, log_rate
+def _assess(books, summary, log_multiplier):
+    books, back, log_multiplier = rule.assess(books, summary, log_multiplier)
+    return books, rule.forgive(summary, books, back), back, log_multiplier
 
 
 @jit
-def _decide(books, summary, log_rate, loss):
+def _decide(books, summary, log_multiplier, loss):
     books = _step(books, ops.ones_like(loss))
     # What has no say in this is zero.
     interval = tensors(dict.fromkeys(UNUSED, 0.0), loss.shape[0])
-    interval = {**interval, "loss": loss, "log_rate": log_rate}
-    return _assess(books, update_summary(summary, interval), log_rate)
+    interval = {**interval, "loss": loss, "log_rate": log_multiplier}
+    return _assess(books, update_summary(summary, interval), log_multiplier)
 
 
 class Simulation:
@@ -67,7 +67,7 @@ class Simulation:
         self.num_runs = num_runs
         self.books = tensors(GUARD_INITIAL, num_runs)
         self.summary = tensors(SUMMARY_INITIAL, num_runs)
-        self.log_rate = np.full(num_runs, LOG_RATE)
+        self.log_multiplier = np.full(num_runs, LOG_MULTIPLIER)
 
     def step(self, finite=1.0):
         finite = tensor(np.full(self.num_runs, finite))
@@ -75,15 +75,15 @@ class Simulation:
 
     def decide(self, loss=None):
         """One decision; returns which of the runs went back."""
-        state = self.books, self.summary, tensor(self.log_rate)
+        state = self.books, self.summary, tensor(self.log_multiplier)
         if loss is None:
             result = _assess(*state)
         else:
             loss = np.broadcast_to(loss, (self.num_runs,))
             result = _decide(*state, tensor(loss))
-        self.books, self.summary, back, log_rate = result
-        self.log_rate = np.minimum(
-            ops.convert_to_numpy(log_rate), self["log_ceiling"]
+        self.books, self.summary, back, log_multiplier = result
+        self.log_multiplier = np.minimum(
+            ops.convert_to_numpy(log_multiplier), self["log_ceiling"]
         )
         back = ops.convert_to_numpy(back)
         assert set(back.tolist()) <= {0.0, 1.0}
@@ -225,12 +225,12 @@ def test_ruined_rate_is_cut_and_kept_below():
     simulation.run(falling(40))
     # The loss was at its best with the first rate; the harm came with a
     # larger one.
-    simulation.log_rate += math.log(30.0)
-    harmful = simulation.log_rate.copy()
+    simulation.log_multiplier += math.log(30.0)
+    harmful = simulation.log_multiplier.copy()
     while not simulation.decide(2.3):
         pass
     np.testing.assert_allclose(
-        simulation.log_rate, LOG_RATE + math.log(0.2), rtol=1e-5
+        simulation.log_multiplier, LOG_MULTIPLIER + math.log(0.2), rtol=1e-5
     )
     ceiling = harmful + math.log(0.5)
     np.testing.assert_allclose(simulation["log_ceiling"], ceiling, rtol=1e-5)
@@ -245,11 +245,13 @@ def test_ruined_rate_is_cut_and_kept_below():
 def test_rate_smaller_than_the_best_is_cut_from_where_it_is():
     simulation = Simulation()
     simulation.run(falling(40))
-    simulation.log_rate -= 2.0
+    simulation.log_multiplier -= 2.0
     while not simulation.decide(2.3):
         pass
     np.testing.assert_allclose(
-        simulation.log_rate, LOG_RATE - 2.0 + math.log(0.2), rtol=1e-5
+        simulation.log_multiplier,
+        LOG_MULTIPLIER - 2.0 + math.log(0.2),
+        rtol=1e-5,
     )
 
 
@@ -258,12 +260,34 @@ def test_nothing_is_judged_until_the_weights_have_gone_back():
     books["best_loss"] = tensor(0.1)
     summary = tensors({**SUMMARY_INITIAL, "decisions": 50.0, "loss_fast": 9.0})
     summary["loss_slow"] = summary["loss"] = tensor(9.0)
-    log_rate, backs = tensor(-3.0), []
+    log_multiplier, backs = tensor(-3.0), []
     for _ in range(30):
-        books, back, log_rate = rule.assess(books, summary, log_rate, 16.0)
+        books, back, log_multiplier = rule.assess(
+            books, summary, log_multiplier, 16.0
+        )
         backs.append(float(back))
     # 16 decisions until they have, 4 to settle, 3 for an exploded loss.
     assert np.flatnonzero(backs).tolist() == [0, 23]
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps_per_execution", "decisions"),
+    [
+        # Two looks, one at every eighth step or decision.
+        (1, 1, 16),
+        (3, 1, 6),
+        (8, 1, 2),
+        (20, 1, 2),
+        # Every 32 steps at the most, and at most 7 after they were due.
+        (1, 32, 78),
+        (20, 8, 3),
+    ],
+)
+def test_decisions_until_the_weights_have_gone_back(
+    interval, steps_per_execution, decisions
+):
+    found = rule.restore_decisions(tensor(interval), steps_per_execution)
+    assert float(found) == decisions
 
 
 def test_ceiling_never_rises_by_a_rollback():
@@ -340,7 +364,7 @@ def test_broken_rate_is_cut_to_a_hundredth():
     simulation.run(falling(3))
     assert broken(simulation, 5)
     np.testing.assert_allclose(
-        simulation.log_rate, LOG_RATE + math.log(0.01), rtol=1e-5
+        simulation.log_multiplier, LOG_MULTIPLIER + math.log(0.01), rtol=1e-5
     )
 
 
@@ -387,8 +411,8 @@ def test_a_run_goes_back_eight_times_at_the_most():
 def test_nothing_changes_where_nothing_is_wrong():
     simulation = Simulation()
     simulation.run(falling(40))
-    assert simulation.log_rate == pytest.approx(LOG_RATE)
+    assert simulation.log_multiplier == pytest.approx(LOG_MULTIPLIER)
     assert simulation["log_ceiling"] == 1e9
-    assert simulation["best_log_rate"] == pytest.approx(LOG_RATE)
+    assert simulation["best_log_multiplier"] == pytest.approx(LOG_MULTIPLIER)
     expected = float(simulation.summary["loss_slow"][0])
     assert simulation["best_loss"] == pytest.approx(expected)

@@ -324,6 +324,25 @@ def test_a_rollback_brings_back_what_a_module_of_pytorch_keeps():
     assert int(norm.num_batches_tracked) == 5 * NUM_STEPS
 
 
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_rollback_comes_before_the_end_of_the_run(validate):
+    """Also where `fit` is over before it looks at what was decided."""
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    model = compiled(O.SGD(0.05), normalize=False, **QUICK)
+    metalr = MetaLR(Controller(), safe_start=False)
+    arguments = {"epochs": 5, **FIT}
+    if validate:
+        arguments["validation_data"] = (x, y)
+    with pytest.warns(UserWarning, match="earlier weights 1 time"):
+        history = model.fit(
+            x, y, callbacks=[metalr, Ruin(5 * NUM_STEPS - 4)], **arguments
+        ).history
+    assert _has(metalr.trace, EVENT_ROLLBACK)[-4:].any()
+    assert float(model.evaluate(x, y, verbose=0)) < 1.5
+    if validate:
+        assert history["val_loss"][-1] < 1.5
+
+
 def test_without_guard_ruin_stays():
     x, y = make_data(NUM_STEPS * BATCH_SIZE)
     model = compiled(O.SGD(0.05), normalize=False, **QUICK)

@@ -324,6 +324,13 @@ def test_config_holds_every_argument():
     )
 
 
+def test_config_of_a_controller_by_path(tmp_path):
+    Controller().save_to_preset(str(tmp_path))
+    config = json.loads(json.dumps(MetaLR(tmp_path).get_config()))
+    assert config["controller"] == str(tmp_path)
+    assert MetaLR.from_config(config).get_config() == config
+
+
 def test_serialization_by_keras():
     serialized = keras.saving.serialize_keras_object(MetaLR(total_steps=9))
     assert serialized["registered_name"] == "keras_metalr>MetaLR"

@@ -277,3 +277,27 @@ def test_a_loss_that_is_not_what_was_differentiated_is_noticed(more, recwarn):
     model.fit(x, y, callbacks=[MetaLR()], **FIT)
     told = [w for w in recwarn if "had promised" in str(w.message)]
     assert len(told) == (more > 0.0)
+
+
+# -- Optimizers. ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_decisions_fall_on_whole_updates(scaled):
+    """Also where the optimizer had gathered batches before the run began."""
+    x, y = classes(19)
+    optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=3)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            optimizer, initial_scale=8.0
+        )
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    compiled(model, optimizer)
+    size = FIT["batch_size"]
+    model.fit(x[: 7 * size], y[: 7 * size], **FIT)
+    metalr = hands_off()
+    model.fit(x[7 * size :], y[7 * size :], callbacks=[metalr], **FIT)
+    # 12 batches and one gathered before: updates at the batches 2, 5, 8, 11.
+    np.testing.assert_array_equal(metalr.trace["step"], [2, 5, 8, 11])
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.1)

@@ -10,6 +10,7 @@ from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import RESULTS_LINE
+from keras_metalr.benchmark.text import environment_text
 from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
 from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
@@ -178,4 +179,5 @@ def _print_results(result: RunResult) -> None:
         print("The run diverged: its final loss is not a finite number.")
     for name in _SHOWN_RESULTS:
         print(f"{name:24} {result.results[name]:.6g}")
+    print(f"{'made with':24} {environment_text(result.environment)}")
     print(f"{'record':24} {result.path}")

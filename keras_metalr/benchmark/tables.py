@@ -37,8 +37,8 @@ _MODEL_NAMES = {
 }
 # Columns of the tables of what MetaLR costs, by their names in the records.
 _TIMES = {
-    "ratio_without_trust": "no decision",
-    "ratio_without_trust_with_guard": "the same, guard on",
+    "ratio_bare_step": "bare, no decision",
+    "ratio_step": "no decision",
     "ratio_horizon_200": "200 steps",
     "ratio_horizon_2000": "2,000 steps",
     "ratio_horizon_10000": "10,000 steps",
@@ -47,11 +47,11 @@ _MEMORY = {
     "ratio_planned_memory": "XLA's plan",
     "ratio_peak_memory": "process",
     "ratio_compiled_peak_memory": "once compiled",
-    "ratio_compiled_peak_memory_with_guard": "the same, guard on",
+    "ratio_compiled_peak_memory_bare": "the same, bare",
 }
 _FIRST_STEPS = {
     "plain_first_step_seconds": "plain first step",
-    "guard_first_step_seconds": "with MetaLR",
+    "metalr_first_step_seconds": "with MetaLR",
 }
 
 
@@ -217,7 +217,7 @@ def overhead_table(folder: Path) -> str:
     for backend, path in paths.items():
         title = BACKENDS[backend]
         if not path.is_file():
-            times.append((title, "not measured yet", *[""] * 6))
+            times.append((title, "not measured yet", *[""] * 7))
             continue
         for result in _read(path)["results"]:
             model = str(result["model"])
@@ -225,7 +225,12 @@ def overhead_table(folder: Path) -> str:
             plain = result["plain_milliseconds"]
             milliseconds = f"{plain:,.0f}" if plain >= 100 else f"{plain:.3g}"
             times.append(
-                (*names, f"{milliseconds} ms", *_figures(result, _TIMES))
+                (
+                    *names,
+                    f"{milliseconds} ms",
+                    *_figures(result, _TIMES),
+                    result["pairs"],
+                )
             )
             if "plain_peak_mebibytes" in result:
                 peak = f"{result['plain_peak_mebibytes']:,.0f} MiB"
@@ -234,13 +239,15 @@ def overhead_table(folder: Path) -> str:
                 starts.append((*names, peak, *ratios, *seconds))
     lines = [
         markdown_table(
-            ("backend", "model", "plain step", *_TIMES.values()), times
+            ("backend", "model", "plain step", *_TIMES.values(), "pairs"),
+            times,
         ),
         "",
         "Time of a training step with MetaLR over that of a plain compiled "
         "step: on a step without a decision, and averaged over a run of that "
-        "many steps, decisions (one more forward pass each) included. The "
-        "guard is off where it is not said to be on, which is the default. "
+        "many steps, decisions (one more forward pass each) included; medians "
+        "of so many pairs of steps of each kind, taken in turn. *Bare*: "
+        "without guard and safe start, which are on by default. "
         + " ".join(_overhead_notes(paths.values())),
     ]
     if starts:
@@ -279,12 +286,12 @@ def _overhead_notes(paths: Iterable[Path]) -> list[str]:
     notes: dict[str, list[str]] = {}
     for path in paths:
         if path.is_file():
-            content = _read(path)
+            made = _read(path)["environment"]
             where = (
-                f"Keras {content['keras']}, Python {content['python']}, "
-                f"{content['num_cpus']} CPU cores ({content['machine']})."
+                f"Keras {made['versions']['keras']}, Python {made['python']}, "
+                f"{made['num_cores']} CPU cores ({made['processor']})."
             )
-            notes.setdefault(where, []).append(BACKENDS[content["backend"]])
+            notes.setdefault(where, []).append(BACKENDS[made["backend"]])
     if len(notes) == 1:
         return list(notes)
     return [f"{', '.join(names)}: {where}" for where, names in notes.items()]

@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "backend": "jax",
     "versions": {"jax": "0.10", "keras": "3.15"},
     "accelerator": None,
+    "python": "3.11",
+    "processor": "x86_64",
     "num_cores": 2,
 }
 
@@ -175,26 +177,22 @@ def test_demo_table(tmp_path):
 
 
 def test_overhead_table(tmp_path):
-    row = {"model": "dense", "plain_milliseconds": 3.21}
-    row["ratio_without_trust"] = 1.25
-    row["ratio_without_trust_with_guard"] = 1.375
+    row = {"model": "dense", "plain_milliseconds": 3.21, "pairs": 20}
+    row["ratio_bare_step"], row["ratio_step"] = 1.25, 1.375
     row |= {f"ratio_horizon_{n}": 1.5 for n in (200, 2000, 10000)}
     memory = {"plain_peak_mebibytes": 1234.5, "ratio_peak_memory": 1.01}
     memory["plain_first_step_seconds"] = 1.23
-    memory["guard_first_step_seconds"] = 4.56
+    memory["metalr_first_step_seconds"] = 4.56
     content = {
-        "backend": "jax",
-        "keras": "3.15.1",
-        "python": "3.11",
-        "machine": "x86_64",
-        "num_cpus": 2,
+        "environment": ENVIRONMENT,
         "results": [row, row | memory],
     }
     write_json(tmp_path / "overhead-jax.json", content)
     text = tables.overhead_table(tmp_path)
     assert "| TensorFlow | not measured yet |" in text
     assert text.count("| JAX | dense net, 1.0 M weights, batch 128 |") == 3
-    assert text.count("| 3.21 ms | 1.25 | 1.38 | 1.50 | 1.50 | 1.50 |") == 2
+    times = "| 3.21 ms | 1.25 | 1.38 | 1.50 | 1.50 | 1.50 | 20 |"
+    assert text.count(times) == 2
     assert text.count("| 1,234 MiB | - | 1.01 | - | - | 1.2 s | 4.6 s |") == 1
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from keras_metalr.benchmark.text import environment_text
 from tests.scripts.running import call_main
 from tests.scripts.running import run_script
 
@@ -149,5 +150,6 @@ def test_cifar10_writes_a_record(tfds_dir, tmp_path, controller_folder, method):
     record = json.loads(path.read_text())
     assert record["config"]["method"] == method
     assert record["results"]["num_weights"] == 11_173_962
+    assert environment_text(record["environment"]) in done.stdout
     again = run_script("train_cifar10.py", *arguments)
     assert "was made before" in again.stdout
