@@ -362,8 +362,10 @@ class Session:
             if np.isfinite(_scalar(vector, "step_loss")):
                 what = "gradient"
                 where = (
-                    "a square root, a norm, a logarithm or a division at 0 in "
-                    "the model, a norm above 1e19 (then scale the loss down)"
+                    "NaN or inf in the inputs (a ReLU may hide it from the "
+                    "loss), a square root, a norm, a logarithm or a division "
+                    "at 0 in the model, a norm above 1e19 (then scale the loss "
+                    "down)"
                 )
             else:
                 # Without the guard a gradient has made the weights so.

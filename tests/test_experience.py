@@ -275,7 +275,8 @@ def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
     # The same seed: what differs is what was added to the output.
     base = Controller.from_preset("supervised")
     for k, run in enumerate(runs):
-        assert run.shift == experience.next_shift(runs[:k])
+        expected = experience.next_shift(runs[:k])
+        assert run.shift == pytest.approx(expected, rel=1e-6)
         states = np.stack([run.trace[name] for name in FEATURE_NAMES], axis=-1)
         outputs = keras.ops.convert_to_numpy(base(states))[:, 0]
         np.testing.assert_allclose(
@@ -296,7 +297,7 @@ def test_a_run_can_say_what_it_tried(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"shifted the controller's output by {expected:+.2f}." in shown
     assert expected > 0.0
-    assert experience.load(tmp_path)[-1].shift == expected
+    assert experience.load(tmp_path)[-1].shift == pytest.approx(expected)
 
 
 def test_a_resumed_run_keeps_its_shift(tmp_path):
@@ -348,7 +349,8 @@ class Break(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
-            kernel = self.model.trainable_variables[0]
+            # The last layer's: on some processors a ReLU makes 0 of NaN.
+            kernel = self.model.trainable_variables[-2]
             kernel.assign(np.full(kernel.shape, np.nan, "float32"))
 
 

@@ -1,6 +1,7 @@
 """Nothing is lost: absurd rates, broken batches, and runs that go wrong."""
 
 import itertools
+import re
 from typing import Any
 
 import keras
@@ -190,7 +191,9 @@ def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
     with pytest.raises(ValueError, match="not finite") as caught:
         _fit(model, MetaLR(Controller()), (x * np.nan, y))
     message = str(caught.value)
-    assert "The loss of all" in message and "no step has moved" in message
+    # On some processors TensorFlow's ReLU makes 0 of NaN: the loss is finite.
+    assert re.search(r"The (loss|gradient) of all", message)
+    assert "no step has moved" in message
     assert "inputs" in message, "says where to look"
     assert largest_difference(before, model.get_weights()) == 0.0
     assert_clean(model, optimizer, 0.01)
