@@ -68,7 +68,8 @@ class Snapshot:
         """Put the confirmed values back, into the variables or the JAX state.
 
         Args:
-            state: On JAX the state that goes into the train step; else `None`.
+            state: On JAX, within an epoch, the state that goes into the train
+                step; else `None`.
 
         Returns:
             The new state on JAX; else `None`.
@@ -81,7 +82,8 @@ class Snapshot:
             for group, values in zip(groups, good, strict=True):
                 for (variable, _), value in zip(group, values, strict=True):
                     if value is not None:
-                        variable.assign(value)
+                        # On JAX the next step frees what is assigned.
+                        variable.assign(backend.copy_value(value))
             backend.overwrite(self._buffers(), buffers)
             return None
         current = self._current(groups, state)
