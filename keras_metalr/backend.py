@@ -1,7 +1,6 @@
 """What differs between TensorFlow, JAX and torch, and nothing else."""
 
 import contextlib
-import functools
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -15,6 +14,11 @@ Tensor = Any
 
 # Keras settles it when it is imported, and a step asks for it a hundred times.
 _NAME = str(keras.backend.backend())
+_NATIVE_OPS: Any = ops
+if _NAME == "torch":
+    from keras_metalr import torch_ops
+
+    _NATIVE_OPS = torch_ops
 
 
 def name() -> str:
@@ -22,17 +26,12 @@ def name() -> str:
     return _NAME
 
 
-@functools.cache
 def native_ops() -> Any:
     """`keras.ops` for what is known to be native tensors.
 
     On torch the part of them that is in `torch_ops`.
     """
-    if _NAME == "torch":
-        from keras_metalr import torch_ops
-
-        return torch_ops
-    return ops
+    return _NATIVE_OPS
 
 
 def dense(gradient: Tensor | None) -> Tensor | None:

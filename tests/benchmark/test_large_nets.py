@@ -144,11 +144,15 @@ def test_prepare_writes_what_a_run_reads(tfds_dir, tmp_path):
 
     large_nets.prepare(folder, str(preset))
 
-    images, labels, (_, labels_val) = large_nets._data(folder, "resnet18")
+    images, labels, (_, labels_val) = large_nets._data(
+        folder, large_nets.TASKS["resnet18"]
+    )
     assert images.shape == (4992, 32, 32, 3)
     assert (len(labels), len(labels_val)) == (4992, 512)
     assert set(labels) == set(labels_val) == set(range(10))
-    texts, sentiments, (texts_val, _) = large_nets._data(folder, "encoder")
+    texts, sentiments, (texts_val, _) = large_nets._data(
+        folder, large_nets.TASKS["encoder"]
+    )
     assert texts["token_ids"].shape == (12_800, large_nets.SEQUENCE_LENGTH)
     assert len(texts_val["token_ids"]) == 872
     assert texts["token_ids"].max() == words.index("film")

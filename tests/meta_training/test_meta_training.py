@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from keras_metalr.controller import Controller
+from keras_metalr.meta_training import arenas
 from keras_metalr.meta_training import bank as banks
 from keras_metalr.meta_training import tasks as tasks_module
-from keras_metalr.meta_training import train
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
@@ -323,6 +323,6 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     assert seconds["a GPU"] == 3600.0 and 1.0 < seconds[here] < 3600.0
     assert "| time | 1.00 hours on a GPU, 0.0" in card
     # Scored again, it is what it was; the data come from the folder.
-    monkeypatch.setattr(train, "load_data", lambda: pytest.fail("read again"))
+    monkeypatch.setattr(arenas, "load_data", lambda: pytest.fail("read"))
     assert score_again(output, tmp_path / "work", say=lines.append) == record
     assert (output / "CARD.md").read_text() == card
