@@ -23,6 +23,7 @@ from keras_metalr.decision import decide
 from keras_metalr.guard import restore_decisions
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
+from keras_metalr.rates import gathered
 from keras_metalr.rates import gradient_scale
 from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
@@ -313,7 +314,7 @@ class RunControl:
             # The optimizer may have gathered some when the run began, and
             # gathers none where it skips a step.
             taken = ops.cast(self._updates_taken(), "int32")
-            step = step + ops.mod(taken - counters[0], self._accumulation_steps)
+            step = step + gathered(taken, counters[0], self._accumulation_steps)
         return ops.equal(ops.mod(step, counters[2]), 0)
 
     def _bad(self, loss: Tensor, finite: Tensor) -> Tensor:

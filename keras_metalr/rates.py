@@ -146,6 +146,17 @@ def gradient_scale(optimizer: keras.optimizers.Optimizer) -> Tensor:
     return float(optimizer.loss_scale_factor or 1.0)
 
 
+def gathered(taken: Any, step: Any, accumulation: int) -> Any:
+    """Batches that the optimizer had gathered when the run began.
+
+    Args:
+        taken: Integer, or a scalar of the backend: batches it has counted.
+        step: The same, batches of the run so far.
+        accumulation: Integer (>= 1), `accumulation_steps`.
+    """
+    return (taken - step) % accumulation
+
+
 def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
     """Batches to one update of the weights."""
     leaves = innermost(optimizer)

@@ -18,6 +18,7 @@ from keras_metalr.features import record_validation
 from keras_metalr.guard import WATCH_STEPS
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
+from keras_metalr.rates import gathered
 from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
@@ -267,6 +268,7 @@ class Session:
             self._host_step = int(counters[0])
             self._interval = int(counters[2])
         step, interval = self._host_step, self._interval
+        self._host_step += self.model.steps_per_execution
         if backend.name() == "torch":
             # Under a loss scale it counts no step that it skips.
             if is_new or is_loss_scaled(optimizer.inner):
@@ -276,7 +278,6 @@ class Session:
             optimizer.step_context.host_first = step == 0
             longest = safe_start.longest(accumulation_steps(optimizer.inner))
             optimizer.step_context.host_starting = step < longest
-        self._host_step += self.model.steps_per_execution
         snapshot = self._snapshot
         if snapshot is None:
             return state
@@ -287,13 +288,13 @@ class Session:
         return self._look(snapshot, state, step // interval)
 
     def _count_ahead(self, step: int) -> int:
-        """Batches that the optimizer had gathered when the run began."""
+        """`rates.gathered`, on the host."""
         optimizer = self.optimizer
-        gathered = accumulation_steps(optimizer.inner)
-        if gathered == 1:
+        accumulation = accumulation_steps(optimizer.inner)
+        if accumulation == 1:
             return 0
         taken = int(_to_host(optimizer.rates[0].optimizer._iterations))
-        return (taken - step) % gathered
+        return int(gathered(taken, step, accumulation))
 
     def _look(
         self, snapshot: Snapshot, state: tuple | None, decision: int
@@ -310,9 +311,7 @@ class Session:
             self._snapshot_at = decision
             return state
         vector = _to_host(seen)
-        if _scalar(vector, "rollbacks") > self._rollbacks_seen:
-            self._rollbacks_seen = _scalar(vector, "rollbacks")
-            self._snapshot_at = decision
+        if self._must_go_back(vector, decision):
             return snapshot.restore(state)
         self.check_hopeful(vector)
         age = decision - self._snapshot_at
@@ -325,6 +324,15 @@ class Session:
             self._snapshot_at = decision
         return state
 
+    def _must_go_back(self, vector: Any, decision: int) -> bool:
+        """Whether that was decided anew; it is taken as done."""
+        rollbacks = _scalar(vector, "rollbacks")
+        if rollbacks <= self._rollbacks_seen:
+            return False
+        self._rollbacks_seen = rollbacks
+        self._snapshot_at = decision
+        return True
+
     def go_back_if_due(self) -> None:
         """Between epochs, act on what was decided since the last look.
 
@@ -334,10 +342,8 @@ class Session:
         if self._snapshot is None or self._watched is None:
             return
         self._watched = self._scalars(None)
-        rollbacks = _scalar(_to_host(self._watched), "rollbacks")
-        if rollbacks > self._rollbacks_seen:
-            self._rollbacks_seen = rollbacks
-            self._snapshot_at = (self._host_step or 0) // self._interval
+        decision = (self._host_step or 0) // self._interval
+        if self._must_go_back(_to_host(self._watched), decision):
             self._snapshot.restore(None)
 
     def check_hopeful(
@@ -447,15 +453,17 @@ class Session:
         Args:
             name: String, `"skipped_steps"`, `"rollbacks"` or `"validations"`.
         """
-        if self.optimizer.metalr_state is None:
-            return 0
-        return int(_scalar(_to_host(self._scalars(None)), name))
+        return int(self._present(name))
 
     def output_shift(self) -> float:
         """What is added to the controller's output, 0 before the first step."""
+        return self._present("output_shift")
+
+    def _present(self, name: str) -> float:
+        """One of the run's scalars, 0 before the first step."""
         if self.optimizer.metalr_state is None:
             return 0.0
-        return _scalar(_to_host(self._scalars(None)), "output_shift")
+        return _scalar(_to_host(self._scalars(None)), name)
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""

@@ -1,7 +1,6 @@
 """Nothing is lost: absurd rates, broken batches, and runs that go wrong."""
 
 import itertools
-import re
 from typing import Any
 
 import keras
@@ -18,8 +17,10 @@ from tests.fit_checks import QUICK
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
+from tests.fit_checks import cross_entropy
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
+from tests.fit_checks import make_layers
 
 O = keras.optimizers  # noqa: E741
 NUM_STEPS = 20
@@ -186,14 +187,15 @@ def test_sample_weights_that_are_not_finite():
 )
 def test_nothing_finite_from_the_first_step_on_is_an_error(num_steps):
     x, y = make_data(num_steps * BATCH_SIZE)
-    model = compiled(O.Adam(0.01), **QUICK)
+    # Without ReLU: TensorFlow's makes 0 of NaN on some processors.
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Sequential([inputs, *make_layers()[1:]])
+    model.compile(O.Adam(0.01), loss=cross_entropy(), **QUICK)
     optimizer, before = model.optimizer, model.get_weights()
     with pytest.raises(ValueError, match="not finite") as caught:
         _fit(model, MetaLR(Controller()), (x * np.nan, y))
     message = str(caught.value)
-    # On some processors TensorFlow's ReLU makes 0 of NaN: the loss is finite.
-    assert re.search(r"The (loss|gradient) of all", message)
-    assert "no step has moved" in message
+    assert "The loss of all" in message and "no step has moved" in message
     assert "inputs" in message, "says where to look"
     assert largest_difference(before, model.get_weights()) == 0.0
     assert_clean(model, optimizer, 0.01)
@@ -318,8 +320,7 @@ def test_a_rollback_brings_back_what_a_module_of_pytorch_keeps():
     )
     dense = keras.layers.Dense(3)
     model = keras.Sequential([keras.Input(x.shape[1:]), layer, dense])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(O.SGD(0.05), loss=loss)
+    model.compile(O.SGD(0.05), loss=cross_entropy())
     metalr = MetaLR(Controller(), safe_start=False)
     with pytest.warns(UserWarning, match="earlier weights"):
         model.fit(x, y, epochs=5, callbacks=[metalr, RuinStatistics(27)], **FIT)
