@@ -92,7 +92,8 @@ SETS = {
         timed=("digits_dense",),
         timing_turns=2,
     ),
-    "cpu": Plan(),
+    # 300 to 420 steps a run.
+    "cpu": Plan(share=1.5, tuning_seeds=3),
     "full": Plan(seeds=10, share=4.0, num_evaluations=40, tuning_seeds=3),
 }
 
