@@ -18,9 +18,10 @@ import jax
 
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
-from keras_metalr.meta_training.ablation import write_page
+from keras_metalr.meta_training.ablation import make_page
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.train import check_backend
 
@@ -59,17 +60,17 @@ def main(arguments: list[str] | None = None) -> None:
         options.rows,
         say=lambda line: print(line, flush=True),
     )
+    words = sys.argv[1:] if arguments is None else arguments
     record = {
         "table": table,
+        "command": shlex.join(["python", "scripts/meta_ablation.py", *words]),
         "controller": controller_mark(options.controller, digits=8),
         "num_tasks": options.tasks,
         "data": names,
         "device": jax.devices()[0].device_kind,
     }
     write_json(options.json, record)
-    words = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "scripts/meta_ablation.py", *words])
-    write_page(options.page, record, command)
+    write_text(options.page, make_page(record))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.leave_out import leave_out
-from keras_metalr.meta_training.leave_out import write_page
+from keras_metalr.meta_training.leave_out import make_page
 from keras_metalr.meta_training.train import check_backend
 
 RESULTS = pathlib.Path("benchmarks/results")
@@ -77,8 +78,10 @@ def main(arguments: list[str] | None = None) -> None:
         options.work,
         say=lambda line: print(line, flush=True),
     )
+    words = sys.argv[1:] if arguments is None else arguments
     record = {
         "table": table,
+        "command": shlex.join(["python", "scripts/meta_leave_out.py", *words]),
         "evolution": config._asdict(),
         "num_steps": options.decisions,
         "num_tasks": options.tasks,
@@ -87,9 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         "device": jax.devices()[0].device_kind,
     }
     write_json(options.json, record)
-    words = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "scripts/meta_leave_out.py", *words])
-    write_page(options.page, record, command)
+    write_text(options.page, make_page(record))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ what the shipped controller loses without a part, not what a controller that
 never knew of the part would reach.
 """
 
-import pathlib
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -212,28 +211,21 @@ def _intervals(row: dict[str, Any]) -> str:
     )
 
 
-def write_page(
-    path: pathlib.Path, record: dict[str, Any], command: str
-) -> None:
-    """Write the Markdown page of a record.
+def make_page(record: dict[str, Any]) -> str:
+    """The Markdown page of a record.
 
     Args:
-        path: Path of the page.
         record: Dict with `table`, `controller` (which one, and under which
-            rule), `num_tasks` and `data`.
-        command: String, the command that made it.
+            rule), `num_tasks`, `data` and `command` (what made it).
     """
-    path.write_text(
-        PAGE.format(
-            rows=ablation_table(record["table"]),
-            intervals=_intervals(next(iter(record["table"].values()))),
-            num_tasks=record["num_tasks"],
-            num_steps=NUM_STEPS,
-            data=", ".join(record["data"]),
-            controller=record["controller"],
-            command=command,
-        ),
-        encoding="utf-8",
+    return PAGE.format(
+        rows=ablation_table(record["table"]),
+        intervals=_intervals(next(iter(record["table"].values()))),
+        num_tasks=record["num_tasks"],
+        num_steps=NUM_STEPS,
+        data=", ".join(record["data"]),
+        controller=record["controller"],
+        command=record["command"],
     )
 
 

@@ -106,30 +106,23 @@ def leave_out(
     return table
 
 
-def write_page(
-    path: pathlib.Path, record: dict[str, Any], command: str
-) -> None:
-    """Write the Markdown page of a record.
+def make_page(record: dict[str, Any]) -> str:
+    """The Markdown page of a record.
 
     Args:
-        path: Path of the page.
         record: Dict with `table`, `evolution`, `num_steps`, `num_tasks`,
-            `num_held_out`, `data` and `device`.
-        command: String, the command that made it.
+            `num_held_out`, `data`, `device` and `command` (what made it).
     """
-    path.write_text(
-        PAGE.format(
-            rows=_rows(record["table"]),
-            num_generations=record["evolution"]["num_generations"],
-            num_pairs=record["evolution"]["num_pairs"],
-            num_steps=record["num_steps"],
-            num_tasks=record["num_tasks"],
-            num_held_out=record["num_held_out"],
-            device=record["device"],
-            data=", ".join(record["data"]),
-            command=command,
-        ),
-        encoding="utf-8",
+    return PAGE.format(
+        rows=_rows(record["table"]),
+        num_generations=record["evolution"]["num_generations"],
+        num_pairs=record["evolution"]["num_pairs"],
+        num_steps=record["num_steps"],
+        num_tasks=record["num_tasks"],
+        num_held_out=record["num_held_out"],
+        device=record["device"],
+        data=", ".join(record["data"]),
+        command=record["command"],
     )
 
 

@@ -1,6 +1,7 @@
 """The ablation: every part is taken away, and the page says what was found."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -15,6 +16,15 @@ from keras_metalr.meta_training.ablation import Part
 from keras_metalr.update_rule import Evidence
 from tests.meta_training.controllers import moving_controller
 
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_the_page_says_what_the_record_says():
+    results = ROOT / "benchmarks" / "results" / "ablation.json"
+    record = json.loads(results.read_text())
+    page = (ROOT / "docs" / "ablation.md").read_text()
+    assert page == ablation.make_page(record)
+
 
 def test_every_feature_is_in_one_group():
     names = [name for group in ablation.GROUPS.values() for name in group]
@@ -22,7 +32,7 @@ def test_every_feature_is_in_one_group():
 
 
 @pytest.mark.large
-def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
+def test_every_part_changes_the_runs(data, monkeypatch):
     # Less of everything, and one row of each kind.
     monkeypatch.setattr(ablation, "NUM_STEPS", 40)
     rows = [
@@ -51,16 +61,15 @@ def test_every_part_changes_the_runs(data, tmp_path, monkeypatch):
     assert list(table) == [row.name for row in rows]
     means = [row["dense"]["mean"] for row in table.values()]
     assert np.all(np.isfinite(means)) and len(set(means)) == len(rows)
-    page = tmp_path / "page.md"
     record = {
         "table": table,
+        "command": "the command",
         "controller": "abc-rule7",
         "num_tasks": 3,
         "data": ["digits"],
     }
     json.dumps(record)
-    ablation.write_page(page, record, "the command")
-    text = page.read_text()
+    text = ablation.make_page(record)
     for name, row in table.items():
         assert f"| {name} | {row['dense']['mean']:.3f} |" in text
     assert "`the command`\nwith abc-rule7." in text and len(lines) == len(rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import platform
 
 import keras
@@ -18,9 +19,12 @@ from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas
 from keras_metalr.meta_training import bank as banks
 from keras_metalr.meta_training import tasks as tasks_module
+from keras_metalr.meta_training import train
+from keras_metalr.meta_training.card import make_card
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
+from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evolution import Arena
 from keras_metalr.meta_training.evolution import EvolutionConfig
@@ -326,3 +330,52 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     monkeypatch.setattr(arenas, "load_data", lambda: pytest.fail("read"))
     assert score_again(output, tmp_path / "work", say=lines.append) == record
     assert (output / "CARD.md").read_text() == card
+
+
+@pytest.mark.large
+def test_a_start_that_is_written_over_stays_until_the_end(
+    tmp_path, monkeypatch
+):
+    preset = tmp_path / "tiny"
+    moving_controller().save_to_preset(str(preset))
+    (preset / "scores.json").write_text(
+        json.dumps(
+            {
+                "earlier": [],
+                "start": "supervised",
+                "feature_version": 4,
+                "rule_version": 4,
+                "seconds": {},
+                "command": "the command before",
+                "config": {"evolution": EvolutionConfig(5, 3)},
+            }
+        )
+    )
+    before = {path.name: path.read_bytes() for path in preset.iterdir()}
+    arguments = (
+        *("tiny", CONFIGS["smoke"], str(preset), tmp_path / "work", preset),
+        *("the command", lambda line: None),
+    )
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "evaluate", interrupt)
+        meta_train(*arguments)
+    after = {path.name: path.read_bytes() for path in preset.iterdir()}
+    assert after == before
+    record = meta_train(*arguments)
+    assert [line["command"] for line in record["earlier"]] == [
+        "the command before"
+    ]
+    weights = "controller.weights.h5"
+    assert (preset / weights).read_bytes() != before[weights]
+
+
+def test_the_shipped_card_says_what_its_scores_say():
+    preset = pathlib.Path(train.__file__).parents[1] / "presets" / "general"
+    record = json.loads((preset / "scores.json").read_text())
+    config = config_from_record(record["config"])
+    card = (preset / "CARD.md").read_text()
+    assert card == make_card("general", config, record, preset)
