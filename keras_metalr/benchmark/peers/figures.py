@@ -24,6 +24,7 @@ _COLOURS = {
     "prodigy": "C2",
     "schedule_free": "C4",
 }
+_OTHERS = "0.8"
 
 
 def overview(plan: Plan, table: Sequence[Row]) -> Any:
@@ -38,24 +39,17 @@ def overview(plan: Plan, table: Sequence[Row]) -> Any:
     """
     figure = _figure_class()(figsize=(8.5, 4.2))
     axes = figure.subplots()
-    for row in sorted(table, key=lambda row: row.method in _COLOURS):
-        colour = _COLOURS.get(row.method)
-        axes.plot(
-            plan.scales,
-            row.by_scale,
-            color=colour or "0.8",
-            linewidth=4 if row.method == _HIGHLIGHTED else 1.6,
-            label=row.method if colour else None,
-            marker="." if colour else None,
-        )
-    axes.plot([], [], color="0.8", label="the other methods")
+    for row in _others_first(table):
+        marker = "." if row.method in _COLOURS else None
+        axes.plot(plan.scales, row.by_scale, marker=marker, **_line(row))
+    _name_the_others(axes)
     axes.set_xscale("log")
     axes.set_xlabel(_START_LABEL)
     axes.set_ylabel("regret, mean over the workloads")
     axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.05)
     axes.axhline(0.0, color="0.3", linewidth=0.8, linestyle=":")
     axes.set_title("0: the best tuned baseline. 1: nothing learned", fontsize=9)
-    return _with_legend(figure, axes, fontsize=8)
+    return _with_legend(figure, axes)
 
 
 def times(table: Sequence[Row]) -> Any:
@@ -180,23 +174,43 @@ def profiles(table: Sequence[Row]) -> Any:
     axes = figure.subplots()
     limits = np.linspace(1.0, MAX_RATIO, 200)
     ratios = time_ratios(np.stack([row.times for row in table]))
-    for number, (row, ratio) in enumerate(zip(table, ratios, strict=True)):
-        axes.plot(
-            limits,
-            [performance_profile(ratio, limit) for limit in limits],
-            label=row.method,
-            linestyle=("-", "--", ":")[number // 10 % 3],
-            linewidth=3 if row.method == _HIGHLIGHTED else 1.2,
-        )
+    by_method = dict(zip((row.method for row in table), ratios, strict=True))
+    for row in _others_first(table):
+        ratio = by_method[row.method]
+        shares = [performance_profile(ratio, limit) for limit in limits]
+        axes.plot(limits, shares, **_line(row))
+    _name_the_others(axes)
     axes.set_xlabel("steps to the target, times those of the fastest")
     axes.set_ylabel("share of the workloads")
     axes.set_ylim(-0.02, 1.02)
-    return _with_legend(figure, axes, fontsize=7)
+    return _with_legend(figure, axes)
 
 
-def _with_legend(figure: Any, axes: Any, fontsize: int) -> Any:
+def _others_first(table: Sequence[Row]) -> list[Row]:
+    """What has a colour is drawn over what has none, MetaLR over all."""
+    order = list(reversed(_COLOURS))
+    return sorted(
+        table,
+        key=lambda row: order.index(row.method) if row.method in order else -1,
+    )
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """How the line of a method looks, and its name in the legend."""
+    return {
+        "color": _COLOURS.get(row.method, _OTHERS),
+        "linewidth": 4 if row.method == _HIGHLIGHTED else 1.6,
+        "label": row.method if row.method in _COLOURS else None,
+    }
+
+
+def _name_the_others(axes: Any) -> None:
+    axes.plot([], [], color=_OTHERS, label="the other methods")
+
+
+def _with_legend(figure: Any, axes: Any) -> Any:
     """The figure, its legend beside the panel."""
-    axes.legend(fontsize=fontsize, bbox_to_anchor=(1.01, 1.0), loc="upper left")
+    axes.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left")
     figure.tight_layout()
     return figure
 
