@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 # Attributes that MetaLR lays over the model's class while `fit` runs.
 HOOKS = ("train_step", "compute_loss", "make_train_function")
@@ -31,6 +32,14 @@ if keras.backend.backend() == "jax":
     jax.config.update("jax_compilation_cache_dir", _CACHE.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def needs_optimizer(name: str) -> pytest.MarkDecorator:
+    """Skips a test where this Keras is too old for one of its optimizers."""
+    return pytest.mark.skipif(
+        not hasattr(keras.optimizers, name),
+        reason=f"Keras {keras.__version__} has no keras.optimizers.{name}",
+    )
 
 
 def make_data(num_examples: int = 48) -> tuple[np.ndarray, np.ndarray]:

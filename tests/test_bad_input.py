@@ -24,6 +24,7 @@ from tests.fit_checks import compiled
 from tests.fit_checks import cross_entropy
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
+from tests.fit_checks import needs_optimizer
 
 BACKEND = keras.backend.backend()
 NAN, INFINITE = float("nan"), float("inf")
@@ -247,6 +248,7 @@ def test_a_learning_rate_that_cannot_be_scaled(kind, rate):
     np.testing.assert_equal(value, np.float32(rate))
 
 
+@needs_optimizer("MultiOptimizer")
 def test_a_part_of_a_multi_optimizer_without_a_rate():
     parts = {".*/bias": keras.optimizers.SGD(0.0)}
     optimizer = keras.optimizers.MultiOptimizer(
@@ -258,6 +260,7 @@ def test_a_part_of_a_multi_optimizer_without_a_rate():
     assert "0.0" in message
 
 
+@needs_optimizer("MultiOptimizer")
 def test_a_part_without_a_rate_that_is_only_found_when_it_is_built():
     """The model's optimizer must not stay wrapped."""
 

@@ -30,6 +30,7 @@ from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
 from tests.fit_checks import make_model
 from tests.fit_checks import moving_controller
+from tests.fit_checks import needs_optimizer
 
 BACKEND = keras.backend.backend()
 RATE = 0.01
@@ -421,11 +422,22 @@ DEFAULT = (SPECIAL.keys() - ALIKE) | {
     f"{name}, {KINDS[i % len(KINDS)]}" for i, name in enumerate(OPTIMIZERS)
 }
 
+# Keras 3.14 and 3.15 brought them.
+RECENT = ("ScheduleFreeAdamW", "MultiOptimizer")
+NO_MUON = pytest.mark.skipif(
+    keras.__version__.startswith("3.12."),
+    reason="Keras 3.12 itself cannot train with Muon on TensorFlow",
+)
+
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
     # On torch, torch.compile takes a minute.
     slow = name == "jit_compile" and BACKEND == "torch"
-    return [pytest.mark.large] if slow or name not in DEFAULT else []
+    marks = [pytest.mark.large] if slow or name not in DEFAULT else []
+    marks += [needs_optimizer(kind) for kind in RECENT if name.startswith(kind)]
+    if name.startswith("Muon") and BACKEND == "tensorflow":
+        marks.append(NO_MUON)
+    return marks
 
 
 @dataclass
@@ -507,6 +519,7 @@ def test_torch_refuses_several_steps_per_execution():
     assert largest_difference(before, model.get_weights()) == 0.0
 
 
+@needs_optimizer("MultiOptimizer")
 def test_a_multi_optimizer_moves_all_its_rates_alike():
     x, y = make_data()
     model = compiled(_multi_by_map(), **QUICK)
