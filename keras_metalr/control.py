@@ -20,7 +20,7 @@ from keras_metalr.decision import Clock
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
-from keras_metalr.guard import restore_decisions
+from keras_metalr.guard import decisions_until_restored
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
@@ -404,7 +404,7 @@ class RunControl:
             self._control,
             self._settings,
             resolution,
-            restore_decisions=restore_decisions(
+            until_restored=decisions_until_restored(
                 clock.interval, self._steps_per_execution
             ),
         )

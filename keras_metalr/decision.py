@@ -223,7 +223,7 @@ def decide(
     settings: Settings,
     resolution: float = 1.2e-5,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
-    restore_decisions: Tensor | float = 0.0,
+    until_restored: Tensor | float = 0.0,
 ) -> tuple[Scalars, Tensor]:
     """Close the interval: read the controller and move the rate.
 
@@ -238,7 +238,7 @@ def decide(
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
         rule: Callable from output and `Evidence` to the change of the log
             rate. Defaults to `update_rule.increment`.
-        restore_decisions: Scalar, decisions from the one to go back until it
+        until_restored: Scalar, decisions from the one to go back until it
             is done. Defaults to `0.0`, at once.
 
     Returns:
@@ -276,7 +276,7 @@ def decide(
     target, rollback = log_multiplier + moved, ops.zeros_like(moved)
     if settings.guard:
         books, rollback, cut = guard_rule.assess(
-            new, summary, log_multiplier, restore_decisions
+            new, summary, log_multiplier, until_restored
         )
         new.update(guard_rule.forgive(books, books, rollback))
         target = ops.where(rollback > 0.5, cut, target)

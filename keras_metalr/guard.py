@@ -53,7 +53,18 @@ GUARD_INITIAL: dict[str, float] = {
 }
 
 
-def restore_decisions(interval: Tensor, steps_per_execution: int) -> Tensor:
+def look_steps(interval: Any) -> Any:
+    """Steps from one look of the host to the next: whole intervals.
+
+    Args:
+        interval: Integer or scalar tensor (>= 1), steps between decisions.
+    """
+    return interval * -(-WATCH_STEPS // interval)
+
+
+def decisions_until_restored(
+    interval: Tensor, steps_per_execution: int
+) -> Tensor:
     """Decisions from the one to go back until `fit` has done so, at the most.
 
     `fit` acts on what was decided by the look before its last, and looks
@@ -63,15 +74,15 @@ def restore_decisions(interval: Tensor, steps_per_execution: int) -> Tensor:
         interval: Scalar float32 (>= 1), steps from one decision to the next.
         steps_per_execution: Integer (>= 1), the model's.
     """
-    looks = ops.ceil(WATCH_STEPS / interval) * interval
-    return ops.ceil(2.0 * (looks + (steps_per_execution - 1.0)) / interval)
+    steps = look_steps(interval) + (steps_per_execution - 1.0)
+    return ops.ceil(2.0 * steps / interval)
 
 
 def assess(
     guard: dict[str, Tensor],
     summary: dict[str, Tensor],
     log_multiplier: Tensor,
-    restore_decisions: Tensor | float = 0.0,
+    until_restored: Tensor | float = 0.0,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Book one decision and say whether the run must go back.
 
@@ -90,7 +101,7 @@ def assess(
         guard: Dict of scalars with the keys of `GUARD_INITIAL`.
         summary: Dict of scalars, `features.update_summary`'s.
         log_multiplier: Scalar, log of the factor on the user's rate.
-        restore_decisions: Scalar, decisions until the weights have gone back:
+        until_restored: Scalar, decisions until the weights have gone back:
             the run is not judged by the old ones once more. Defaults to `0.0`.
 
     Returns:
@@ -148,7 +159,7 @@ def assess(
     new["high_decisions"] = ops.where(back, 0.0, high_decisions)
     new["cooldown"] = ops.where(
         back,
-        COOLDOWN_DECISIONS + restore_decisions,
+        COOLDOWN_DECISIONS + until_restored,
         ops.maximum(guard["cooldown"] - 1.0, 0.0),
     )
     new["rollbacks"] = guard["rollbacks"] + ops.cast(back, "float32")

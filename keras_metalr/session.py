@@ -15,7 +15,7 @@ from keras_metalr import backend
 from keras_metalr import safe_start
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
-from keras_metalr.guard import WATCH_STEPS
+from keras_metalr.guard import look_steps
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
@@ -281,9 +281,8 @@ class Session:
         snapshot = self._snapshot
         if snapshot is None:
             return state
-        watch = interval * -(-WATCH_STEPS // interval)
         stride = self.model.steps_per_execution
-        if step % watch >= stride and self._watched is not None:
+        if step % look_steps(interval) >= stride and self._watched is not None:
             return state
         return self._look(snapshot, state, step // interval)
 

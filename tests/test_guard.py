@@ -286,7 +286,7 @@ def test_nothing_is_judged_until_the_weights_have_gone_back():
 def test_decisions_until_the_weights_have_gone_back(
     interval, steps_per_execution, decisions
 ):
-    found = rule.restore_decisions(tensor(interval), steps_per_execution)
+    found = rule.decisions_until_restored(tensor(interval), steps_per_execution)
     assert float(found) == decisions
 
 
