@@ -403,6 +403,7 @@ class RunControl:
             clock,
             self._control,
             self._settings,
+            self._context.num_examples() * self._accumulation_steps,
             resolution,
             until_restored=decisions_until_restored(
                 clock.interval, self._steps_per_execution

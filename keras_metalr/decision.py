@@ -18,6 +18,7 @@ from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
+from keras_metalr.features import validation_gap
 from keras_metalr.guard import GUARD_INITIAL
 from keras_metalr.signals import TINY
 from keras_metalr.signals import shortfall
@@ -221,6 +222,7 @@ def decide(
     clock: Clock,
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
+    num_examples: Tensor,
     resolution: float = 1.2e-5,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
     until_restored: Tensor | float = 0.0,
@@ -235,6 +237,7 @@ def decide(
         clock: `Clock`, where the run stands.
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
+        num_examples: Scalar, examples that an update is made of.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
         rule: Callable from output and `Evidence` to the change of the log
             rate. Defaults to `update_rule.increment`.
@@ -257,7 +260,12 @@ def decide(
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
     evidence = _evidence(
-        summary, progress, num_decisions, scalars["pretrained"]
+        summary,
+        progress,
+        num_decisions,
+        clock.interval,
+        num_examples,
+        scalars["pretrained"],
     )
     moved = rule(output, evidence)
     moved = ops.where(free, moved, 0.0)
@@ -334,6 +342,8 @@ def _evidence(
     summary: Scalars,
     progress: Tensor,
     num_decisions: Tensor,
+    interval: Tensor,
+    num_examples: Tensor,
     pretrained: Tensor,
 ) -> Evidence:
     first = ops.abs(summary["loss_first"]) + TINY
@@ -345,6 +355,9 @@ def _evidence(
         loss_share=promised * summary["loss_slow"] / first,
         progress=progress,
         num_decisions=num_decisions,
+        interval=interval,
+        num_examples=num_examples,
+        validation_gap=validation_gap(summary),
         pretrained=pretrained,
     )
 

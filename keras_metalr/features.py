@@ -89,6 +89,9 @@ _EMA = {
 # starts at 1, and comes back to 1 where steps are too short to be measured.
 TRUST_PRIOR = 1e-3
 
+# No net learns by heart so far that its losses are e^10 times apart.
+UNKNOWN_GAP = 10.0
+
 SUMMARY_INITIAL: dict[str, float] = {
     "decisions": 0.0,
     "loss": 0.0,
@@ -245,6 +248,21 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
     value = 1.0 - summary["shortfall_mean"] / promised
     value = ops.where(ops.isfinite(value), value, -2.0)
     return ops.clip(value, -2.0, 2.0)
+
+
+def validation_gap(summary: dict[str, Tensor]) -> Tensor:
+    """Log of the validation loss over the running mean of the training loss.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+
+    Returns:
+        Scalar float32; `UNKNOWN_GAP` where there is no validation loss, or one
+        of the two is not positive.
+    """
+    loss, other = summary["validation_loss"], summary["loss_slow"]
+    known = ops.logical_and(loss > 0.0, other > 0.0)
+    return ops.where(known, _log_ratio(loss, other), UNKNOWN_GAP)
 
 
 def features(

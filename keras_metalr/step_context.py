@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_metalr import backend
@@ -68,6 +69,17 @@ class StepContext:
                 "loss through `compute_loss` (override it if need be)."
             )
         return backend.float_scalar(self.loss)
+
+    def num_examples(self) -> Tensor:
+        """Examples in the step's batch, scalar float32; 0 where none is seen.
+
+        A loss of a user's own may be given no predictions, or no inputs.
+        """
+        given = [self.arguments.get(name) for name in ("y_pred", "y", "x")]
+        for value in keras.tree.flatten(given):
+            if len(getattr(value, "shape", ())) > 0:
+                return ops.cast(ops.shape(value)[0], "float32")
+        return ops.zeros((), dtype="float32")
 
     def take_promised_drop(self, weights: Sequence[Tensor]) -> Tensor:
         """The drop in loss promised for the step to `weights`, scalar.

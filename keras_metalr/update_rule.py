@@ -18,7 +18,8 @@ Tensor = Any
 # Records of runs name it, beside the controller: with another rule, the same
 # controller makes another run. 2: new weights start at 30 times longer updates.
 # 3: the distrust that a run may have falls to its end. 4: new weights are held
-# at a trust of 0.5, not 0.3, but in runs of few decisions.
+# at a trust of 0.5, not 0.3, but in runs of few decisions; and in those of more
+# than 1,000 steps they keep some distrust, which changes no shorter run.
 RULE_VERSION = 4
 
 NUM_DECISIONS = 200
@@ -57,6 +58,20 @@ SURELY_KEPT = (0.02, 0.01)
 SOME_TIME = (0.05, 0.15)
 EARLY = (0.6, 0.4)
 IDLE_INCREMENT = 0.1
+
+# The distrust that tuned schedules have in long runs: at their start, and the
+# power of the share of the run that is left that it falls with. It is held by
+# so much growth at the most, from so many steps a decision on, and not at the
+# very end. Nor is it where a batch is so small that its own loss tells little
+# of others, or where the validation loss is so far above the training loss
+# (logs of their ratio) that what is learned is learned by heart.
+KEPT_DISTRUST = 0.15
+KEPT_POWER = 1.5
+KEPT_INCREMENT = 0.1
+LONG = (5.0, 10.0)
+OVER_SOON = (0.9, 0.7)
+ENOUGH_EXAMPLES = (8.0, 32.0)
+BY_HEART = (0.4, 0.1)
 
 # Feedback within a run: how far the last bias moves for a cosine of
 # 1, how much of that it forgets each decision, and its limit.
@@ -108,6 +123,9 @@ class Evidence(NamedTuple):
         loss_share: Scalar, running mean of the loss over the first loss.
         progress: Scalar in [0, 1], the share of the run that is over.
         num_decisions: Scalar, decisions in the whole run.
+        interval: Scalar, steps from one decision to the next.
+        num_examples: Scalar, examples that an update is made of.
+        validation_gap: Scalar, see `features.validation_gap`.
         pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
     """
 
@@ -116,6 +134,9 @@ class Evidence(NamedTuple):
     loss_share: Tensor
     progress: Tensor
     num_decisions: Tensor
+    interval: Tensor
+    num_examples: Tensor
+    validation_gap: Tensor
     pretrained: Tensor
 
 
@@ -172,13 +193,16 @@ def most_distrust(evidence: Evidence) -> Tensor:
 def least(evidence: Evidence) -> Tensor:
     """The least change of the log rate, in [-0.5, 0.5]; -0.5 binds nothing.
 
-    Two signs tell that steps are too short, on any network and with any
-    optimizer. Both need promises that are kept (distrust near 0).
+    Three signs tell that steps are too short, on any network and with any
+    optimizer. All need promises that are kept (distrust near 0).
 
     - Update after update goes the same way: the rate grows by up to 0.5.
     - A tenth to half of the run is over and nothing has been learned: it grows
       by up to 0.1. New weights alone, since pretrained ones begin with a good
       loss.
+    - The run is long, its batches are not small, validation data say that it
+      learns nothing by heart, and its distrust is below that of tuned
+      schedules: `kept_distrust`. New weights alone, again.
 
     Args:
         evidence: `Evidence`.
@@ -194,8 +218,40 @@ def least(evidence: Evidence) -> Tensor:
     idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
     return ops.maximum(
         2.0 * MAX_INCREMENT * straight - MAX_INCREMENT,
-        (MAX_INCREMENT + IDLE_INCREMENT) * idle - MAX_INCREMENT,
+        ops.maximum(
+            (MAX_INCREMENT + IDLE_INCREMENT) * idle - MAX_INCREMENT,
+            kept_distrust(evidence),
+        ),
     )
+
+
+def kept_distrust(evidence: Evidence) -> Tensor:
+    """The change that holds distrust where tuned schedules have it.
+
+    In runs of thousands of steps the rate that ends lowest is one at which a
+    batch keeps about 85 % of its promise at first and all of it at the end,
+    whatever the network or the optimizer (docs/design.md has the runs).
+
+    Args:
+        evidence: `Evidence`.
+
+    Returns:
+        Scalar in [-0.5, 0.1]; -0.5 binds nothing.
+    """
+    distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
+    left = ops.maximum(1.0 - evidence.progress, 1e-6)
+    missing = (
+        math.log(KEPT_DISTRUST) + KEPT_POWER * ops.log(left) - ops.log(distrust)
+    )
+    counts = (
+        _share(evidence.interval, *LONG)
+        * _share(evidence.progress, *OVER_SOON)
+        * _share(evidence.num_examples, *ENOUGH_EXAMPLES)
+        * _share(evidence.validation_gap, *BY_HEART)
+        * (1.0 - evidence.pretrained)
+    )
+    held = ops.clip(missing, -MAX_INCREMENT, KEPT_INCREMENT)
+    return (held + MAX_INCREMENT) * counts - MAX_INCREMENT
 
 
 def _share(value: Tensor, none: float, full: float) -> Tensor:

@@ -83,6 +83,7 @@ def decided(
         clock,
         controller,
         settings,
+        tensor(32.0),
     )
     assert set(new) == set(INITIAL) and len(seen) == 1
     row = ops.convert_to_numpy(row)

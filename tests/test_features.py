@@ -18,6 +18,7 @@ from keras_metalr.features import features
 from keras_metalr.features import record_validation
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
+from keras_metalr.features import validation_gap
 from keras_metalr.signals import shortfall
 from tests import reference
 
@@ -505,3 +506,21 @@ def test_reparameterized_direction_leaves_coherence_alone():
     plain = features(tensors(summaries_of(signals, 1)[-1]), *arguments)
     other = features(tensors(summaries_of(scaled, 1)[-1]), *arguments)
     np.testing.assert_allclose(as_numpy(other), as_numpy(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "gap"),
+    [
+        (0.5, 1.0, math.log(2.0)),
+        (2.0, 1.0, -math.log(2.0)),
+        # Not validated yet, and losses that are no measure of each other.
+        (0.5, 0.0, 10.0),
+        (-0.5, 1.0, 10.0),
+        (-0.5, -1.0, 10.0),
+    ],
+)
+def test_gap_between_validation_and_training(training, validation, gap):
+    summary = tensors(SUMMARY_INITIAL)
+    summary["loss_slow"] = tensor(training)
+    summary["validation_loss"] = tensor(validation)
+    assert float(validation_gap(summary)) == pytest.approx(gap, rel=1e-5)

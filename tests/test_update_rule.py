@@ -74,6 +74,9 @@ QUIET = {
     "loss_share": 0.3,
     "progress": 0.2,
     "num_decisions": 200.0,
+    "interval": 1.0,
+    "num_examples": 64.0,
+    "validation_gap": 10.0,
     "pretrained": 1.0,
 }
 
@@ -245,6 +248,9 @@ any_evidence = st.fixed_dictionaries(
         "cosine": st.floats(-1.0, 1.0, width=32),
         "loss_share": st.floats(-1e6, 1e6, width=32),
         "progress": st.floats(0.0, 1.0, width=32),
+        "interval": st.floats(1.0, 1e6, width=32),
+        "num_examples": st.floats(1.0, 1e6, width=32),
+        "validation_gap": st.floats(-1e6, 1e6, width=32),
         "pretrained": st.sampled_from([0.0, 1.0]),
     }
 )
@@ -305,6 +311,43 @@ def test_a_run_that_learns_nothing_takes_longer_steps(changes, distrust, low):
     values = {"loss_share": 1.0, "pretrained": 0.0, **changes}
     found = update_rule.least(evidence(1.0 - distrust, **values))
     assert float(as_numpy(found)) == pytest.approx(low, abs=1e-5)
+
+
+LONG_RUN = {
+    "pretrained": 0.0,
+    "interval": 10.0,
+    "num_examples": 32.0,
+    "validation_gap": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "distrust", "low"),
+    [
+        # 0.15 of what is left, to the power of 1.5: 0.1073 after a fifth.
+        ({}, 0.1073, 0.0),
+        ({}, 0.1, 0.0707),
+        ({}, 0.05, 0.1),
+        ({}, 0.15, -0.3348),
+        ({}, 0.5, -0.5),
+        ({"progress": 0.5}, 0.053, 0.0),
+        # Half of what binds, and nothing.
+        ({"interval": 7.5}, 0.0, -0.2),
+        ({"interval": 5.0}, 0.0, -0.5),
+        ({"progress": 0.8}, 0.0, -0.2),
+        ({"progress": 0.9}, 0.0, -0.5),
+        ({"num_examples": 20.0}, 0.0, -0.2),
+        ({"num_examples": 8.0}, 0.0, -0.5),
+        ({"validation_gap": 0.25}, 0.0, -0.2),
+        ({"validation_gap": 0.4}, 0.0, -0.5),
+        ({"validation_gap": -3.0}, 0.0, 0.1),
+        ({"pretrained": 1.0}, 0.0, -0.5),
+    ],
+)
+def test_a_long_run_keeps_some_distrust(changes, distrust, low):
+    known = evidence(1.0 - distrust, **{**LONG_RUN, **changes})
+    found = float(as_numpy(update_rule.least(known)))
+    assert found == pytest.approx(low, abs=1e-3)
 
 
 # -- Limits. ----------------------------------------------------------------

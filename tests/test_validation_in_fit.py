@@ -12,6 +12,7 @@ import pytest
 from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr import Trace
+from keras_metalr import update_rule
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import NUM_FEATURES
 from tests import reference
@@ -19,6 +20,7 @@ from tests.fit_checks import FIT
 from tests.fit_checks import QUICK
 from tests.fit_checks import compiled
 from tests.fit_checks import make_data
+from tests.fit_checks import moving_controller
 
 EPOCHS = 5
 STEPS = 6
@@ -222,3 +224,37 @@ def test_the_rate_can_follow_it():
         # The first decision after a validation sets the rate of the next step.
         np.testing.assert_allclose(rates[: STEPS + 1], 0.05, rtol=1e-6)
         assert (rates[STEPS + 1] < 0.04) == falls
+
+
+def _growth(monkeypatch, accumulation: int = 1, **kwargs: Any) -> float:
+    """Log of the largest rate over the first, at steps far too short."""
+    # Runs of a decision a step count as long, batches of 8 as small, and
+    # nothing else lifts the rate.
+    monkeypatch.setattr(update_rule, "LONG", (0.0, 1.0))
+    monkeypatch.setattr(update_rule, "ENOUGH_EXAMPLES", (8.0, 16.0))
+    monkeypatch.setattr(update_rule, "STRAIGHT", (2.0, 3.0))
+    monkeypatch.setattr(update_rule, "NOTHING_LEARNED", (5.0, 6.0))
+    optimizer = keras.optimizers.SGD(
+        1e-5,
+        gradient_accumulation_steps=accumulation if accumulation > 1 else None,
+    )
+    model = compiled(optimizer, drop=False, **QUICK)
+    # It asks for a fall throughout.
+    metalr = MetaLR(
+        moving_controller(-0.001), safe_start=False, pretrained=False
+    )
+    x, y = make_data()
+    model.fit(x, y, epochs=5, callbacks=[metalr], **{**FIT, **kwargs})
+    rates = metalr.trace["learning_rate"]
+    return float(np.log(rates.max() / 1e-5))
+
+
+def test_a_long_run_with_validation_data_keeps_some_distrust(monkeypatch):
+    data = {"validation_data": make_data()}
+    grown = _growth(monkeypatch, batch_size=16, **data)
+    # Growth of a tenth a decision, from the second epoch to the fourth.
+    assert grown > 0.3
+    assert _growth(monkeypatch, batch_size=8, **data) <= 0.0
+    assert _growth(monkeypatch, batch_size=16) <= 0.0
+    # An update of two batches of 8.
+    assert _growth(monkeypatch, batch_size=8, accumulation=2, **data) > 0.3

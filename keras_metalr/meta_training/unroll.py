@@ -266,6 +266,7 @@ class Unroll:
             clock,
             controller,
             self.settings,
+            task.batch_size.astype("float32"),
             rule=self.rule,
         )
         return run._replace(scalars=scalars), row

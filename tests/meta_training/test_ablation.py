@@ -87,6 +87,9 @@ def evidence(trust, pretrained, cosine=0.0):
         loss_share=np.full(size, 0.3, "float32"),
         progress=np.full(size, 0.5, "float32"),
         num_decisions=np.full(size, 200.0, "float32"),
+        interval=np.full(size, 1.0, "float32"),
+        num_examples=np.full(size, 64.0, "float32"),
+        validation_gap=np.full(size, 10.0, "float32"),
         pretrained=np.full(size, pretrained, "float32"),
     )
 
