@@ -15,6 +15,7 @@ from keras_metalr import backend
 from keras_metalr import guard as guard_rule
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import SUMMARY_INITIAL
+from keras_metalr.features import UNKNOWN_GAP
 from keras_metalr.features import features
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
@@ -357,7 +358,9 @@ def _evidence(
         num_decisions=num_decisions,
         interval=interval,
         num_examples=num_examples,
-        validation_gap=validation_gap(summary),
+        validation_gap=ops.where(
+            promised > 0.5, validation_gap(summary), UNKNOWN_GAP
+        ),
         pretrained=pretrained,
     )
 

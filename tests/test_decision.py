@@ -455,3 +455,29 @@ def test_feedback_learns_nothing(changes, on):
         settings=Settings(feedback=on),
     )
     assert float(scalars["feedback_bias"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("promised_drop", "loss_after", "low", "high"),
+    [
+        # The whole promise is kept: a long run takes longer steps.
+        (0.16, 1.84, 0.0999, 0.1001),
+        # Nothing was promised, or nothing could be measured.
+        (0.0, 2.0, -0.5, 0.0),
+        (math.nan, math.nan, -0.5, 0.0),
+    ],
+)
+def test_a_long_run_without_promises_is_left_alone(
+    promised_drop, loss_after, low, high
+):
+    scalars = start(validations=1.0, validation_loss=2.0)
+    _, row = decided(
+        count(scalars, cosine=0.0),
+        output=-0.1,
+        loss_after=loss_after,
+        promised_drop=promised_drop,
+        step=400,
+        total_steps=2000,
+        interval=10,
+    )
+    assert low <= row["increment"] <= high
