@@ -260,9 +260,9 @@ def validation_gap(summary: dict[str, Tensor]) -> Tensor:
         Scalar float32; `UNKNOWN_GAP` where there is no validation loss, or one
         of the two is not positive.
     """
-    loss, other = summary["validation_loss"], summary["loss_slow"]
-    known = ops.logical_and(loss > 0.0, other > 0.0)
-    return ops.where(known, _log_ratio(loss, other), UNKNOWN_GAP)
+    return _log_ratio(
+        summary["validation_loss"], summary["loss_slow"], UNKNOWN_GAP
+    )
 
 
 def features(
@@ -323,12 +323,12 @@ def features(
     return ops.clip(vector, -FEATURE_LIMIT, FEATURE_LIMIT)
 
 
-def _log_ratio(loss: Tensor, other: Tensor) -> Tensor:
-    """Log of the ratio of two losses, 0 where they are not both positive.
+def _log_ratio(loss: Tensor, other: Tensor, unknown: float = 0.0) -> Tensor:
+    """Log of the ratio of two losses; `unknown` unless both are positive.
 
     Of two negative ones (log-likelihoods of densities, say) the ratio would
     take progress for decline. Before the first validation its losses are 0.
     """
     positive = ops.logical_and(loss > 0.0, other > 0.0)
     safe = ops.where(positive, loss / other, 1.0)
-    return ops.log(safe)
+    return ops.where(positive, ops.log(safe), unknown)

@@ -217,11 +217,8 @@ def least(evidence: Evidence) -> Tensor:
     )
     idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
     return ops.maximum(
-        2.0 * MAX_INCREMENT * straight - MAX_INCREMENT,
-        ops.maximum(
-            (MAX_INCREMENT + IDLE_INCREMENT) * idle - MAX_INCREMENT,
-            kept_distrust(evidence),
-        ),
+        _at_least(MAX_INCREMENT, straight),
+        ops.maximum(_at_least(IDLE_INCREMENT, idle), kept_distrust(evidence)),
     )
 
 
@@ -251,7 +248,12 @@ def kept_distrust(evidence: Evidence) -> Tensor:
         * (1.0 - evidence.pretrained)
     )
     held = ops.clip(missing, -MAX_INCREMENT, KEPT_INCREMENT)
-    return (held + MAX_INCREMENT) * counts - MAX_INCREMENT
+    return _at_least(held, counts)
+
+
+def _at_least(change: Tensor, weight: Tensor) -> Tensor:
+    """A least change, by its weight: at 0 it is -0.5, which binds nothing."""
+    return (MAX_INCREMENT + change) * weight - MAX_INCREMENT
 
 
 def _share(value: Tensor, none: float, full: float) -> Tensor:

@@ -226,7 +226,9 @@ def test_the_rate_can_follow_it():
         assert (rates[STEPS + 1] < 0.04) == falls
 
 
-def _growth(monkeypatch, accumulation: int = 1, **kwargs: Any) -> float:
+def _growth(
+    monkeypatch, accumulation: int | None = None, **kwargs: Any
+) -> float:
     """Log of the largest rate over the first, at steps far too short."""
     # Runs of a decision a step count as long, batches of 8 as small, and
     # nothing else lifts the rate.
@@ -235,8 +237,7 @@ def _growth(monkeypatch, accumulation: int = 1, **kwargs: Any) -> float:
     monkeypatch.setattr(update_rule, "STRAIGHT", (2.0, 3.0))
     monkeypatch.setattr(update_rule, "NOTHING_LEARNED", (5.0, 6.0))
     optimizer = keras.optimizers.SGD(
-        1e-5,
-        gradient_accumulation_steps=accumulation if accumulation > 1 else None,
+        1e-5, gradient_accumulation_steps=accumulation
     )
     model = compiled(optimizer, drop=False, **QUICK)
     # It asks for a fall throughout.
@@ -244,7 +245,7 @@ def _growth(monkeypatch, accumulation: int = 1, **kwargs: Any) -> float:
         moving_controller(-0.001), safe_start=False, pretrained=False
     )
     x, y = make_data()
-    model.fit(x, y, epochs=5, callbacks=[metalr], **{**FIT, **kwargs})
+    model.fit(x, y, epochs=EPOCHS, callbacks=[metalr], **{**FIT, **kwargs})
     rates = metalr.trace["learning_rate"]
     return float(np.log(rates.max() / 1e-5))
 
