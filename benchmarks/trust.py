@@ -17,7 +17,6 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +24,7 @@ from rich.table import Table
 from keras_metalr import phases
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     record = {
         "command": "python benchmarks/trust.py --preset FOLDER",
-        "backend": keras.backend.backend(),
+        "environment": environment(),
         "num_steps": NUM_STEPS,
         "rows": rows,
     }

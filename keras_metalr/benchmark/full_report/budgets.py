@@ -173,7 +173,6 @@ BUDGETS = {
                 options={"train_examples": 6000, "validation_examples": 2000},
                 epochs=2,
             ),
-            seeds=3,
         ),
     ),
     "full": Budget(

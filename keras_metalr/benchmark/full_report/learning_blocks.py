@@ -207,8 +207,9 @@ def _within_a_run(
         ],
         source.caption(
             part,
-            "Feedback within a run, `MetaLR(feedback=True)`: regret, mean ± "
-            "half of the 95 % interval; the difference is paired by seed. "
-            f"With feedback it is {verdict(difference)}.",
+            "Feedback within a run, `MetaLR(feedback=True)`, which is off by "
+            "default: regret, mean ± half of the 95 % interval; the "
+            "difference is paired by seed. With feedback it is "
+            f"{verdict(difference)}.",
         ),
     )
