@@ -30,12 +30,12 @@ from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import claim_folder
 from keras_metalr.benchmark.experiment import make_runs
-from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
+from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import count_text
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table

@@ -27,15 +27,10 @@ import itertools
 import json
 import os
 import pathlib
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -48,121 +43,25 @@ from keras_metalr.benchmark import scoring
 from keras_metalr.benchmark.competitors.methods import cosine
 from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
 from keras_metalr.benchmark.environment import environment
-from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
-from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
-from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.large_nets.page import page
+from keras_metalr.benchmark.large_nets.tasks import METHODS
+from keras_metalr.benchmark.large_nets.tasks import TASKS
+from keras_metalr.benchmark.large_nets.tasks import Task
+from keras_metalr.benchmark.large_nets.tasks import rates
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
-from keras_metalr.benchmark.text import environment_text
-from keras_metalr.benchmark.text import markdown_table
-from keras_metalr.benchmark.text import rate_text
 from keras_metalr.workloads import tfds_source
-from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 from keras_metalr.workloads.optimizers import optimizer_factory
-from keras_metalr.workloads.sst2_bert import build_classifier
 from keras_metalr.workloads.sst2_bert import encoder_name
 from keras_metalr.workloads.sst2_bert import encoder_note
 from keras_metalr.workloads.sst2_bert import load_sst2
 
-METHODS = ("static", "tuned", "metalr")
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "large_nets"
 PAGE = ROOT / "docs" / "large_nets.md"
 NUM_SEEDS = 3
-PAGE_HEAD = """
-# Large networks
-
-MetaLR from four first rates beside tuned schedules, each of which knows the
-whole run's length and one of several highest rates. Accuracy, loss and macro F1
-on the validation data at the end: means over the seeds, and the lowest accuracy
-of any.
-"""
-PAGE_FOOT = """
-Rows with fewer seeds than others, and rates that are missing, were not finished
-in the time there was. Made by `python benchmarks/large_nets.py page` from
-`benchmarks/results/large_nets`.
-"""
-ALL_OF_SST2 = """
-## The same encoder on all of SST-2
-
-The encoder above, {encoder}, and not BERT Base, on 67,349 phrases in batches of
-{batch_size}; *tokens*: that a text is cut to. Accuracy on the 872 examples of
-the validation set after each quarter of the run; loss and macro F1 at the end.
-The experiment report has an accuracy of 0.856 for BERT Base after one epoch, on
-500 of the examples, and trains for three. The aim here is 0.90. No schedule was
-run beside it.
-"""
-HEADS = (
-    "| method | rate | seeds | accuracy | lowest | loss | F1 |",
-    "|---|---|---|---|---|---|---|",
-)
 SEQUENCE_LENGTH = 64
-
-
-class Task(NamedTuple):
-    """What is trained, and from where.
-
-    `data` names the file that `prepare` wrote, of which `num_train` examples
-    are trained on. `schedule` is the tuned rows' own, `rates` its highest
-    rates, `static` the constant rates, and `starts` the first rates that
-    MetaLR is given.
-    """
-
-    title: str
-    data: str
-    num_train: int
-    build: Callable[[pathlib.Path], keras.Model]
-    optimizer: str
-    batch_size: int
-    epochs: int
-    schedule: str
-    rates: tuple[float, ...]
-    starts: tuple[float, ...]
-    static: tuple[float, ...] = ()
-
-
-_ENCODER = Task(
-    title="A pretrained encoder on SST-2, AdamW",
-    data="encoder",
-    num_train=12_800,
-    build=lambda folder: _plain_classifier(folder / "encoder"),
-    optimizer="adamw",
-    batch_size=32,
-    epochs=1,
-    schedule="linear",
-    rates=(1e-5, 2e-5, 5e-5, 1e-4),
-    starts=(1e-7, 1e-5, 1e-3, 1e-1),
-)
-TASKS = {
-    "resnet18": Task(
-        title="ResNet-18 on CIFAR-10, SGD with momentum, new weights",
-        data="resnet18",
-        num_train=4_992,
-        build=lambda folder: build_resnet18(),
-        optimizer="momentum",
-        batch_size=64,
-        epochs=5,
-        schedule="cosine",
-        rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-        starts=(1e-5, 1e-3, 1e-1, 10.0),
-    ),
-    "encoder": _ENCODER,
-    "encoder_whole": _ENCODER._replace(
-        title="The same encoder on all of SST-2, the experiment report's run",
-        num_train=67_328,
-        epochs=3,
-        rates=(2e-5, 5e-5, 1e-4),
-        starts=(2e-7, 2e-5, 2e-3),
-        static=(2e-5,),
-    ),
-}
-
-
-def _plain_classifier(preset: pathlib.Path) -> keras.Model:
-    """Without KerasHub's own `fit`, which needs TensorFlow or Grain."""
-    classifier = build_classifier(str(preset))
-    return keras.Model(classifier.inputs, classifier.outputs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -202,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for task, method, seed in itertools.product(
                 arguments.tasks, arguments.methods, range(arguments.seeds)
             )
-            for rate in _rates(TASKS[task], method)
+            for rate in rates(TASKS[task], method)
         )
     elif arguments.what == "page":
         write_text(arguments.page, page(arguments.output))
@@ -341,111 +240,6 @@ def run(
         f"{label}: accuracy {record['eval_accuracy']:.4f}, {seconds:.0f} s",
         flush=True,
     )
-
-
-def page(folder: pathlib.Path) -> str:
-    """Markdown of all records: mean accuracy, loss and F1 of each row."""
-    records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    paragraphs = [PAGE_HEAD.strip()]
-    for name, task in TASKS.items():
-        made = [r for r in records if r["task"] == name]
-        if made:
-            paragraphs.append(f"## {task.title}")
-        devices = [environment_text(r["environment"]) for r in made]
-        for device in sorted(set(devices)):
-            rows = [
-                r for r, d in zip(made, devices, strict=True) if d == device
-            ]
-            paragraphs += [
-                f"{rows[0]['num_steps']} steps of {task.batch_size}, {device} "
-                f"({rows[0]['note']}).",
-                "\n".join([*HEADS, *_lines(name, rows)]),
-            ]
-            marks = {r["controller"] for r in rows if r["method"] == "metalr"}
-            if marks - {controller_mark("general", digits=8)}:
-                paragraphs.append(OTHER_CONTROLLER)
-    paragraphs += _all_of_sst2(folder / "all_of_sst2")
-    return "\n\n".join([*paragraphs, PAGE_FOOT.strip()]) + "\n"
-
-
-def _all_of_sst2(folder: pathlib.Path) -> list[str]:
-    """The records of `scripts/train_sst2.py` in a folder, one row each."""
-    runs = [RunResult.load(path) for path in sorted(folder.glob("*.json"))]
-    if not runs:
-        return []
-    runs.sort(key=lambda run: run.config["steps"])
-    heads = ("method", "rate", "seed", "steps", "tokens", "accuracy")
-    rows = [
-        (
-            METHOD_NAMES[run.config["method"]],
-            rate_text(run.config["learning_rate"]),
-            run.config["seed"],
-            f"{run.config['steps']:,}",
-            _tokens(run.config["options"]),
-            ", ".join(f"{a:.3f}" for a in _quarters(run)),
-            f"{run.results['eval_loss']:.3f}",
-            f"{run.results['eval_f1']:.3f}",
-            environment_text(run.environment),
-        )
-        for run in runs
-    ]
-    config = runs[0].config
-    return [
-        ALL_OF_SST2.strip().format(
-            encoder=config["options"]["encoder"],
-            batch_size=config["batch_size"],
-        ),
-        markdown_table((*heads, "loss", "F1", "run on"), rows),
-    ]
-
-
-def _tokens(options: Mapping[str, Any]) -> str:
-    by_length = ", batches by length" * bool(options.get("group_by_length"))
-    return f"{options['sequence_length']}{by_length}"
-
-
-def _quarters(run: RunResult) -> list[float]:
-    """Validation accuracy after each quarter; their number is one of fours."""
-    accuracy = run.history["val_accuracy"]
-    every = len(accuracy) // 4
-    return accuracy[every - 1 :: every]
-
-
-def _lines(name: str, records: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each method and rate that there are records of."""
-    for method in METHODS:
-        for rate in _rates(TASKS[name], method):
-            rows = [
-                r
-                for r in records
-                if (r["method"], r["learning_rate"]) == (method, rate)
-            ]
-            if rows:
-                yield _line(name, method, rate, rows)
-
-
-def _line(
-    name: str, method: str, rate: float, rows: list[dict[str, Any]]
-) -> str:
-    def mean(key: str) -> float:
-        return statistics.fmean(float(row[key]) for row in rows)
-
-    tuned = f"warmup, then {TASKS[name].schedule}, from"
-    what = {"static": "constant", "tuned": tuned, "metalr": "MetaLR, from"}
-    lowest = min(row["eval_accuracy"] for row in rows)
-    return (
-        f"| {what[method]} | {rate:g} | {len(rows)} | "
-        f"{mean('eval_accuracy'):.3f} | {lowest:.3f} | "
-        f"{mean('eval_loss'):.3f} | {mean('eval_f1'):.3f} |"
-    )
-
-
-def _rates(task: Task, method: str) -> tuple[float, ...]:
-    return {
-        "static": task.static,
-        "tuned": task.rates,
-        "metalr": task.starts,
-    }[method]
 
 
 def _rates_of_trace(callbacks: Sequence[Any]) -> list[float]:

@@ -16,6 +16,7 @@ RESULTS_LINE = (
     "eval_steps_per_second",
     "epoch",
 )
+METHOD_NAMES = {"static": "static", "cosine": "cosine", "metalr": "MetaLR"}
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 OPTIMIZERS = {
     "adam": "Adam",

@@ -23,19 +23,23 @@ from keras_metalr.benchmark.full_report.document import to_html
 from keras_metalr.benchmark.full_report.document import to_markdown
 from keras_metalr.benchmark.full_report.tasks import METHODS
 from keras_metalr.benchmark.full_report.tasks import times
-from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
 from keras_metalr.benchmark.full_report.wording import task_title
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.large_nets.page import COLUMNS
+from keras_metalr.benchmark.large_nets.page import HEADS
+from keras_metalr.benchmark.large_nets.page import sections
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.tables import NOT_MEASURED
+from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.controller import shipped_presets
 
 MARKDOWN, HTML, FIGURES = "report.md", "report.html", "report"
+LARGE_NETS = "large_nets"
 
 _SECTIONS: tuple[
     tuple[str, str, Callable[[PartResult, Source], list[Block]]], ...
@@ -128,9 +132,40 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
         for part in found:
             blocks += [Paragraph(source.lead(part)), *make(part, source)]
             if _is_of_other_controller(part):
-                # A paragraph of its own, with the stress that HTML gets too.
-                text = OTHER_CONTROLLER.strip("*")
-                blocks.append(Paragraph(f"**{text}**"))
+                blocks.append(_of_another())
+    return blocks + _large_nets(results.parent / LARGE_NETS, source)
+
+
+def _of_another() -> Paragraph:
+    # With the stress that HTML gets, too.
+    text = OTHER_CONTROLLER.strip("*")
+    return Paragraph(f"**{text}**")
+
+
+def _large_nets(folder: Path, source: Source) -> list[Block]:
+    """The primary models on a GPU, beside tuned schedules."""
+    found = sections(folder)
+    if not found:
+        return []
+    link = f"[{LARGE_NETS}]({source.beside(LARGE_NETS)})"
+    blocks: list[Block] = [
+        Heading("On a GPU, beside tuned schedules"),
+        Paragraph(
+            "The two primary models on a part of the data, beside schedules "
+            "that know the run's length and are tried at several rates. Not "
+            "made by the command of this page, but by "
+            "`benchmarks/large_nets.py`; all figures from the JSON files in "
+            f"{link}."
+        ),
+    ]
+    for section in found:
+        caption = f"{section.lead} {' '.join(COLUMNS.split())}"
+        blocks += [
+            Paragraph(f"**{section.title}**"),
+            Table(HEADS, section.rows, caption),
+        ]
+        if section.is_of_another:
+            blocks.append(_of_another())
     return blocks
 
 
@@ -159,7 +194,7 @@ def _setup(parts: Sequence[PartResult], source: Source) -> list[Block]:
             rows,
             "The command for a budget: "
             "`python scripts/run_report.py --budget NAME`. ResNet-18 and "
-            "MiniLM on a GPU, beside tuned schedules: `docs/large_nets.md`.",
+            "MiniLM on a GPU stand at the end.",
         ),
     ]
 

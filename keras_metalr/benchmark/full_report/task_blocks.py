@@ -14,7 +14,6 @@ from keras_metalr.benchmark.full_report.document import Paragraph
 from keras_metalr.benchmark.full_report.document import Table
 from keras_metalr.benchmark.full_report.tasks import METHODS
 from keras_metalr.benchmark.full_report.tasks import times
-from keras_metalr.benchmark.full_report.wording import METHOD_NAMES
 from keras_metalr.benchmark.full_report.wording import Source
 from keras_metalr.benchmark.full_report.wording import difference_text
 from keras_metalr.benchmark.full_report.wording import summary_cells
@@ -22,6 +21,7 @@ from keras_metalr.benchmark.full_report.wording import summary_heads
 from keras_metalr.benchmark.full_report.wording import summary_note
 from keras_metalr.benchmark.full_report.wording import task_title
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import RESULTS_LINE
 from keras_metalr.benchmark.text import count_text
 from keras_metalr.benchmark.text import epochs_text

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ _TITLES = {
     "digits": "Small convnet on the digits, {optimizer}",
     "report_mlp": "Dense net on Fashion-MNIST",
 }
-METHOD_NAMES = {"static": "static", "cosine": "cosine", "metalr": "MetaLR"}
 
 
 class Source:
@@ -35,6 +35,10 @@ class Source:
     def link(self, part: PartResult) -> str:
         """A link to the file of a part."""
         return f"[{part.file}]({self._folder}/{part.file})"
+
+    def beside(self, name: str) -> str:
+        """The path of what lies beside the folder, seen from the page."""
+        return f"{Path(self._folder).parent.as_posix()}/{name}"
 
     def caption(self, part: PartResult, text: str) -> str:
         """A caption: which task, where all the figures are from, and `text`."""

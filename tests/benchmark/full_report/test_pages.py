@@ -9,7 +9,9 @@ import pytest
 from keras_metalr.benchmark.full_report import __main__ as command
 from keras_metalr.benchmark.full_report.pages import stale_pages
 from keras_metalr.benchmark.full_report.pages import write_pages
+from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import NOT_MEASURED
+from tests.benchmark.full_report.made_up import ENVIRONMENT
 from tests.benchmark.full_report.made_up import NOTES
 from tests.benchmark.full_report.made_up import part_results
 
@@ -233,6 +235,30 @@ def test_figures_of_an_earlier_controller_say_so(copied):
     path.write_text(re.sub('"general": "[0-9a-f]{4}', '"general": "0000', text))
     write_pages(copied / "results", copied / "pages")
     assert "earlier controller" in _markdown(copied).split("## Changes")[1]
+
+
+def test_runs_on_a_gpu_stand_at_the_end(copied):
+    assert "On a GPU" not in _markdown(copied)
+    record = {
+        "task": "resnet18",
+        "method": "metalr",
+        "learning_rate": 10.0,
+        "controller": "another",
+        "num_steps": 390,
+        "eval_accuracy": 0.5,
+        "eval_loss": 1.25,
+        "eval_f1": 0.625,
+        "note": "copy",
+        "environment": ENVIRONMENT | {"accelerator": "Some GPU"},
+    }
+    write_json(copied / "large_nets" / "one.json", record)
+    assert stale_pages(copied / "results", copied / "pages")
+    write_pages(copied / "results", copied / "pages")
+    text = _markdown(copied).split("## On a GPU")[1]
+    assert "the JSON files in [large_nets](../large_nets)" in text
+    assert "| MetaLR, from | 10 | 1 | 0.500 | 0.500 | 1.250 | 0.625 |" in text
+    assert "390 steps of 64, TensorFlow 2.21, Keras 3.15, Some GPU" in text
+    assert "an earlier controller" in text
 
 
 def test_damaged_file_is_one_line(copied, capsys):

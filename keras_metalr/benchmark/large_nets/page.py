@@ -1,0 +1,194 @@
+"""The page, from the records: a table for each task and device."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from typing import NamedTuple
+
+from keras_metalr.benchmark.identity import OTHER_CONTROLLER
+from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.large_nets.tasks import METHODS
+from keras_metalr.benchmark.large_nets.tasks import TASKS
+from keras_metalr.benchmark.large_nets.tasks import Task
+from keras_metalr.benchmark.large_nets.tasks import rates
+from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.text import METHOD_NAMES
+from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import markdown_table
+from keras_metalr.benchmark.text import rate_text
+
+HEADS = ("method", "rate", "seeds", "accuracy", "lowest", "loss", "F1")
+COLUMNS = """
+Accuracy, loss and macro F1 on the validation data at the end: means over the
+seeds, and the lowest accuracy of any.
+"""
+_HEAD = """
+# Large networks
+
+MetaLR from four first rates beside tuned schedules, each of which knows the
+whole run's length and one of several highest rates.
+
+{columns}
+"""
+_FOOT = """
+Rows with fewer seeds than others, and rates that are missing, were not finished
+in the time there was. Made by `python benchmarks/large_nets.py page` from
+`benchmarks/results/large_nets`.
+"""
+_ALL_OF_SST2 = """
+## The same encoder on all of SST-2
+
+The encoder above, {encoder}, and not BERT Base, on 67,349 phrases in batches of
+{batch_size}; *tokens*: that a text is cut to. Accuracy on the 872 examples of
+the validation set after each quarter of the run; loss and macro F1 at the end.
+The experiment report has an accuracy of 0.856 for BERT Base after one epoch, on
+500 of the examples, and trains for three. The aim here is 0.90. No schedule was
+run beside it.
+"""
+
+
+class Section(NamedTuple):
+    """The runs of a task on a device.
+
+    Args:
+        title: String, what was trained.
+        lead: String, how long, on what, with which stand-ins.
+        rows: List of rows, with the columns of `HEADS`.
+        is_of_another: Boolean, whether MetaLR's runs are not those of the
+            controller and the rule that ship.
+    """
+
+    title: str
+    lead: str
+    rows: list[tuple[Any, ...]]
+    is_of_another: bool
+
+
+def page(folder: Path) -> str:
+    """Markdown of all records.
+
+    Args:
+        folder: Path of the records, and of those of `scripts/train_sst2.py`
+            in `all_of_sst2`.
+    """
+    paragraphs = [_HEAD.strip().format(columns=COLUMNS.strip())]
+    title = None
+    for section in sections(folder):
+        if section.title != title:
+            title = section.title
+            paragraphs.append(f"## {title}")
+        paragraphs += [section.lead, markdown_table(HEADS, section.rows)]
+        if section.is_of_another:
+            paragraphs.append(OTHER_CONTROLLER)
+    paragraphs += _all_of_sst2(folder / "all_of_sst2")
+    return "\n\n".join([*paragraphs, _FOOT.strip()]) + "\n"
+
+
+def sections(folder: Path) -> list[Section]:
+    """What was recorded, a section for each task and device.
+
+    Args:
+        folder: Path of the records.
+    """
+    records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    found = []
+    for name, task in TASKS.items():
+        made = [r for r in records if r["task"] == name]
+        devices = [environment_text(r["environment"]) for r in made]
+        for device in sorted(set(devices)):
+            rows = [
+                r for r, d in zip(made, devices, strict=True) if d == device
+            ]
+            marks = {r["controller"] for r in rows if r["method"] == "metalr"}
+            found.append(
+                Section(
+                    title=task.title,
+                    lead=f"{rows[0]['num_steps']} steps of {task.batch_size}, "
+                    f"{device} ({rows[0]['note']}).",
+                    rows=list(_rows(task, rows)),
+                    is_of_another=bool(
+                        marks - {controller_mark("general", digits=8)}
+                    ),
+                )
+            )
+    return found
+
+
+def _rows(
+    task: Task, records: list[dict[str, Any]]
+) -> Iterator[tuple[Any, ...]]:
+    """A row for each method and rate that there are records of."""
+    for method in METHODS:
+        for rate in rates(task, method):
+            runs = [
+                r
+                for r in records
+                if (r["method"], r["learning_rate"]) == (method, rate)
+            ]
+            if runs:
+                yield _row(task, method, rate, runs)
+
+
+def _row(
+    task: Task, method: str, rate: float, runs: list[dict[str, Any]]
+) -> tuple[Any, ...]:
+    def mean(key: str) -> str:
+        return f"{statistics.fmean(float(run[key]) for run in runs):.3f}"
+
+    tuned = f"warmup, then {task.schedule}, from"
+    what = {"static": "constant", "tuned": tuned, "metalr": "MetaLR, from"}
+    return (
+        what[method],
+        rate_text(rate),
+        len(runs),
+        mean("eval_accuracy"),
+        f"{min(run['eval_accuracy'] for run in runs):.3f}",
+        mean("eval_loss"),
+        mean("eval_f1"),
+    )
+
+
+def _all_of_sst2(folder: Path) -> list[str]:
+    """The records of `scripts/train_sst2.py` in a folder, one row each."""
+    runs = [RunResult.load(path) for path in sorted(folder.glob("*.json"))]
+    if not runs:
+        return []
+    runs.sort(key=lambda run: run.config["steps"])
+    heads = ("method", "rate", "seed", "steps", "tokens", "accuracy")
+    rows = [
+        (
+            METHOD_NAMES[run.config["method"]],
+            rate_text(run.config["learning_rate"]),
+            run.config["seed"],
+            f"{run.config['steps']:,}",
+            _tokens(run.config["options"]),
+            ", ".join(f"{a:.3f}" for a in _quarters(run)),
+            f"{run.results['eval_loss']:.3f}",
+            f"{run.results['eval_f1']:.3f}",
+            environment_text(run.environment),
+        )
+        for run in runs
+    ]
+    config = runs[0].config
+    return [
+        _ALL_OF_SST2.strip().format(
+            encoder=config["options"]["encoder"],
+            batch_size=config["batch_size"],
+        ),
+        markdown_table((*heads, "loss", "F1", "run on"), rows),
+    ]
+
+
+def _tokens(options: Mapping[str, Any]) -> str:
+    by_length = ", batches by length" * bool(options.get("group_by_length"))
+    return f"{options['sequence_length']}{by_length}"
+
+
+def _quarters(run: RunResult) -> list[float]:
+    """Validation accuracy after each quarter; their number is one of fours."""
+    accuracy = run.history["val_accuracy"]
+    every = len(accuracy) // 4
+    return accuracy[every - 1 :: every]
