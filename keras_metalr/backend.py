@@ -69,11 +69,15 @@ def assign(variable: keras.Variable, value: Tensor) -> None:
         variable.assign(value)
 
 
-def float_scalar(tensor: Tensor) -> Tensor:
-    """A native tensor of one element as a scalar, float32."""
+def loss_scalar(loss: Tensor) -> Tensor:
+    """What a backend differentiates of a loss, as a scalar, float32.
+
+    TensorFlow's gradient of a loss for each example is that of their sum; on
+    the others it has one element.
+    """
     if _NAME == "torch":
-        return tensor.reshape(()).float()
-    return ops.cast(ops.reshape(tensor, ()), "float32")
+        return loss.reshape(()).float()
+    return ops.sum(ops.cast(loss, "float32"))
 
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
@@ -304,24 +308,50 @@ def eager_value(variable: Tensor) -> Any:
 
 
 def random_state() -> Any:
-    """State of the generator that unseeded layers draw from on torch."""
-    if _NAME != "torch":
-        return None
-    import torch
+    """State of the generators that are drawn from without a seed.
 
-    devices = range(torch.cuda.device_count())
-    return torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+    Keras's own, and on torch its. On JAX there is nothing of the kind: Keras
+    refuses such draws within a compiled step.
+    """
+    if _NAME == "jax":
+        return None
+    seed = _shared_seed()
+    state = [None if seed is None else ops.copy(seed)]
+    if _NAME == "torch":
+        import torch
+
+        devices = range(torch.cuda.device_count())
+        state += [
+            torch.get_rng_state(),
+            *map(torch.cuda.get_rng_state, devices),
+        ]
+    return state
 
 
 def set_random_state(state: Any) -> None:
     """Put back what `random_state` returned."""
     if state is None:
         return
-    import torch
+    value, *states = state
+    seed = _shared_seed()
+    if seed is not None and value is not None:
+        seed.assign(value)
+    if states:
+        import torch
 
-    torch.set_rng_state(state[0])
-    for device, value in enumerate(state[1]):
-        torch.cuda.set_rng_state(value, device)
+        torch.set_rng_state(states[0])
+        for device, value in enumerate(states[1:]):
+            torch.cuda.set_rng_state(value, device)
+
+
+def _shared_seed() -> keras.Variable | None:
+    """What `keras.random` draws by where it is given no seed, if it has yet."""
+    # Keras has no public name for it. A draw would show it to a
+    # `StatelessScope`, but would also make it where there is none yet.
+    from keras.src.backend.common import global_state  # noqa: TID251
+
+    generator = global_state.get_global_attribute("global_seed_generator")
+    return None if generator is None else generator.state
 
 
 def buffers(model: keras.Model) -> list[Tensor]:

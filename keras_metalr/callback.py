@@ -179,6 +179,12 @@ class MetaLR(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Install on the model; Keras calls this as `fit` begins."""
+        if self._session is not None and self._session.is_of_running_fit():
+            raise ValueError(
+                "This MetaLR is controlling a `fit` that is still running. "
+                "Received: another `fit` within it, with the same callback. "
+                "Give each `fit` a MetaLR of its own."
+            )
         super().set_model(model)
         self._remove()
         check_model(model)
@@ -250,6 +256,15 @@ class MetaLR(keras.callbacks.Callback):
         if self._session is None:
             return
         self._flush()
+        if not len(self.trace) and self._session.steps_done():
+            warnings.warn(
+                f"MetaLR made no decision: the run ended after "
+                f"{self._session.steps_done():,} of "
+                f"{self._session.total_steps():,} steps, and had yet to reach "
+                "the first. Where `epochs` is no more than a limit, pass "
+                "`MetaLR(total_steps=...)`, the steps that you expect.",
+                stacklevel=2,
+            )
         self._save_experience(self._session)
         if self.verbose and len(self.trace):
             rate = self.trace["learning_rate"]
@@ -405,16 +420,22 @@ class MetaLR(keras.callbacks.Callback):
         broken = not self.guard and not session.last_step_was_finite()
         if broken or not math.isfinite(outcome):
             outcome = math.inf
-        save_experience(
-            self.experience_dir,
-            Experience(
-                outcome,
-                monitor,
-                session.output_shift(),
-                self.trace,
-                fingerprint(self._controller_model),
-            ),
+        experience = Experience(
+            outcome,
+            monitor,
+            session.output_shift(),
+            self.trace,
+            fingerprint(self._controller_model),
         )
+        try:
+            save_experience(self.experience_dir, experience)
+        except OSError as error:
+            # The run itself is none the worse for it.
+            warnings.warn(
+                f"MetaLR could not add this run to {self.experience_dir!r}: "
+                f"{error}. The runs to come will not learn from it.",
+                stacklevel=2,
+            )
 
     def _flush(self) -> None:
         session = self._session
@@ -446,10 +467,12 @@ class MetaLR(keras.callbacks.Callback):
                 "The loss of a batch after its update is not what the gradient "
                 f"had promised: {np.round(ratios, 2)} of the promised drop "
                 "came, where about 1 is expected of steps as short as the "
-                "first. MetaLR runs `compute_loss` again to see that. In a "
-                "`train_step` of your own, what is differentiated must be what "
-                "`self.compute_loss(x=x, y=y, y_pred=...)` returned, `x` being "
-                "what the model was called on.",
+                "first. MetaLR runs the model and `compute_loss` again to see "
+                "that. What they draw at random must come by a "
+                "`keras.random.SeedGenerator` that is an attribute of a layer. "
+                "In a `train_step` of your own, what is differentiated must be "
+                "what `self.compute_loss(x=x, y=y, y_pred=...)` returned, `x` "
+                "being what the model was called on.",
                 stacklevel=2,
             )
 

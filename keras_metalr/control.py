@@ -5,7 +5,6 @@ after it:          what moved, how far; the interval's sums
 end of the step:   a decision, where one is due
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -52,7 +51,9 @@ class RunControl:
 
     Args:
         optimizer: The user's Keras optimizer, built.
-        variables: Sequence of the trainable `keras.Variable`.
+        variables: Sequence of the `keras.Variable` that it updates.
+        trainable_variables: Sequence of the model's, whose values the replay
+            is given.
         rates: Sequence of `Rate`, the optimizer's.
         controller: `keras.Model` from features to the output.
         settings: `Settings` of the run.
@@ -66,6 +67,7 @@ class RunControl:
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
+        trainable_variables: Sequence[keras.Variable],
         rates: Sequence[Rate],
         controller: keras.Model,
         settings: Settings,
@@ -78,9 +80,10 @@ class RunControl:
         self._steps_per_execution = steps_per_execution
         # Scales of float8 are set by what stands for their gradients, and are
         # no weights.
-        measured = [not _is_overwritten(variable) for variable in variables]
-        self._measured = measured
-        self._variables = list(itertools.compress(variables, measured))
+        self._variables = [v for v in variables if not _is_overwritten(v)]
+        places = {id(v): i for i, v in enumerate(trainable_variables)}
+        self._places = [places.get(id(v)) for v in self._variables]
+        self._all_measured = len(self._variables) == len(variables)
         self._rates = list(rates)
         self._controller = controller
         if any(rate.scheduled for rate in rates):
@@ -228,8 +231,14 @@ class RunControl:
             rate.release()
 
         def promised_drop(weights: Sequence[Tensor]) -> Tensor:
-            weights = list(itertools.compress(weights, self._measured))
-            products = inner_products(before["gradients"], weights)
+            updated = [
+                # A `train_step` may update what is no part of the model.
+                backend.read(variable) if place is None else weights[place]
+                for variable, place in zip(
+                    self._variables, self._places, strict=True
+                )
+            ]
+            products = inner_products(before["gradients"], updated)
             return ops.sum(before["products"] - products) / before["scale"]
 
         self._context.promised_drop = promised_drop
@@ -243,7 +252,7 @@ class RunControl:
     ) -> list[Tensor]:
         """Gradients that move nothing where the step is not finite."""
         masked = backend.masked(grads, finite)
-        if all(self._measured):
+        if self._all_measured:
             return masked
         return [
             ops.where(finite, grad, ops.convert_to_tensor(variable))
@@ -416,4 +425,5 @@ class RunControl:
         outputs, _ = self._controller.stateless_call(
             weights, [], features[None, :]
         )
-        return ops.reshape(outputs, ())
+        # A controller of one's own may compute in half precision.
+        return ops.cast(ops.reshape(outputs, ()), "float32")

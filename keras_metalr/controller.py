@@ -3,11 +3,13 @@
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterable
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import FEATURE_VERSION
@@ -55,9 +57,11 @@ class Controller(keras.Model):
         name: str = "controller",
         **kwargs: Any,
     ) -> None:
-        units = tuple(hidden_units)
+        units = (
+            tuple(hidden_units) if isinstance(hidden_units, Iterable) else ()
+        )
         if not units or any(
-            isinstance(u, bool) or not isinstance(u, int) or u < 1
+            isinstance(u, bool) or not isinstance(u, (int, np.integer)) or u < 1
             for u in units
         ):
             raise ValueError(
@@ -67,12 +71,12 @@ class Controller(keras.Model):
             )
         kwargs["dtype"] = "float32"
         super().__init__(name=name, **kwargs)
-        self.hidden_units = units
+        self.hidden_units = tuple(map(int, units))
         self.hidden = [
             keras.layers.Dense(
                 width, activation="relu", dtype="float32", name=f"hidden_{i}"
             )
-            for i, width in enumerate(units)
+            for i, width in enumerate(self.hidden_units)
         ]
         self.head = keras.layers.Dense(
             1, kernel_initializer="zeros", dtype="float32", name="head"
@@ -109,7 +113,8 @@ class Controller(keras.Model):
 
         The folder holds `config.json` (architecture, feature version and names,
         sha256 of the weights), `controller.weights.h5` and, where given,
-        `CARD.md`. Nothing in it is code.
+        `CARD.md`; the card of a controller that was there before is removed.
+        Nothing in it is code.
 
         Args:
             folder: String or path, created where it does not exist.
@@ -130,7 +135,9 @@ class Controller(keras.Model):
         }
         text = json.dumps(config, indent=2) + "\n"
         (path / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if card is not None:
+        if card is None:
+            (path / CARD_FILE).unlink(missing_ok=True)
+        else:
             (path / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -171,8 +178,15 @@ class Controller(keras.Model):
                 f"{WEIGHTS_FILE} differs from {CONFIG_FILE}. "
                 "Install or save it again."
             )
-        controller = cls.from_config(config["config"])
-        controller.load_weights(str(weights))
+        try:
+            controller = cls.from_config(config["config"])
+            controller.load_weights(str(weights))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Preset {str(path)!r} is damaged: its {CONFIG_FILE} does not "
+                f"describe its {WEIGHTS_FILE} ({error}). Install or save it "
+                "again."
+            ) from error
         return controller
 
 

@@ -25,6 +25,8 @@ from keras_metalr.step_context import make_step_context
 from keras_metalr.update_rule import decision_interval
 
 Tensor = Any
+# Steps are counted in int32.
+MAX_STEPS = 2**31 - 1
 # What a user may read or set during a run; Keras keeps it on the instance.
 _PASSED_ON = (
     "name",
@@ -134,10 +136,11 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             for leaf in innermost(self._inner):
                 if id(leaf) not in known:
                     self.rates.append(Rate(leaf))
-            self._trainable_variables = list(variables)
+            self._trainable_variables = self._updated(variables)
             control = RunControl(
                 self._inner,
-                variables,
+                self._trainable_variables,
+                self._unsaved.model.trainable_variables,
                 self.rates,
                 self._unsaved.controller,
                 self.settings,
@@ -152,8 +155,27 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self._control = control
         self.built = True
 
+    def _updated(
+        self, variables: Sequence[keras.Variable]
+    ) -> list[keras.Variable]:
+        """Those that the wrapped optimizer, which is built, has slots for.
+
+        A `train_step` may update a part of the weights, by an optimizer that
+        was built for them.
+        """
+        built_for = [
+            variable
+            for leaf in innermost(self._inner)
+            for variable in leaf._trainable_variables
+        ]
+        given, known = set(map(id, variables)), set(map(id, built_for))
+        if given <= known:
+            return list(variables)
+        return [v for v in built_for if id(v) in given]
+
     def horizon(self, total_steps: int) -> tuple[int, int]:
         """`(total_steps, interval)` for a run of that many steps."""
+        total_steps = min(total_steps, MAX_STEPS)
         steps = accumulation_steps(self._inner)
         return total_steps, decision_interval(total_steps, steps)[0]
 

@@ -68,8 +68,9 @@ def plot_trace(trace: Any, ax: Any = None) -> Any:
     _, rates = _curve(trace, "learning_rate")
     if not len(steps):
         raise ValueError(
-            "`trace` holds no decision yet: it fills at the end of each epoch. "
-            "Plot it after `fit`."
+            "`trace` holds no decision: it fills at the end of each epoch, "
+            "from the first decision on, of which a run has about 200. Plot it "
+            "after `fit`."
         )
     with _style(plt):
         if ax is None:

@@ -33,7 +33,7 @@ HOPELESS_STEPS = 10
 SNAPSHOT_DECISIONS = 20
 CONFIRM_DECISIONS = 10
 # What is put on the instance of the model.
-_HOOKED = ("compute_loss", "train_step", "make_train_function")
+_HOOKED = ("compute_loss", "train_step", "make_train_function", "evaluate")
 
 
 class Session:
@@ -55,7 +55,7 @@ class Session:
         leftover = model.__dict__.get("make_train_function")
         leftover = getattr(leftover, "__self__", None)
         if isinstance(leftover, Session):
-            if leftover.is_of_running_fit():
+            if leftover.is_of_innermost_fit():
                 raise ValueError(
                     "One `fit` takes one MetaLR. Received: two of them in "
                     "`callbacks`."
@@ -80,7 +80,7 @@ class Session:
     # -- On and off. --------------------------------------------------------
 
     def install(self) -> None:
-        """Put the optimizer and the three hooks on the model."""
+        """Put the optimizer and the hooks on the model."""
         try:
             self._install()
         except BaseException:
@@ -108,6 +108,8 @@ class Session:
         model.compute_loss = compute_loss
         model.train_step = train_step
         model.make_train_function = self._hooked_make_train_function
+        if backend.name() != "jax":
+            model.evaluate = self._watched_evaluate(model.evaluate)
         model.train_function = None
         self._remove_with_fit()
 
@@ -127,9 +129,14 @@ class Session:
             model.train_function = self._train_function
 
     def is_of_running_fit(self) -> bool:
-        """Whether it was installed by the call of `fit` that is running."""
-        frame = _fit_frame()
-        return frame is not None and id(frame) == self._fit_frame
+        """Whether it was installed by a call of `fit` that is running."""
+        frames = [id(frame) for frame in _fit_frames()]
+        return self.installed and self._fit_frame in frames
+
+    def is_of_innermost_fit(self) -> bool:
+        """Whether it was installed by the innermost of the running ones."""
+        frames = [id(frame) for frame in _fit_frames()]
+        return self.installed and frames[:1] == [self._fit_frame]
 
     def _remove_with_fit(self) -> None:
         """Come off when the `fit` ends that was begun, however it ends.
@@ -138,7 +145,7 @@ class Session:
         the list of callbacks are watched for one; and where it comes from
         elsewhere, the list dies with the call of `fit` that made it.
         """
-        frame = _fit_frame()
+        frame = next(_fit_frames(), None)
         if frame is not None:
             self._note_fit(frame)
         owner = _callback_list()
@@ -191,9 +198,25 @@ class Session:
 
         return hook
 
+    def _watched_evaluate(
+        self, evaluate: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Validation may end `fit` with an exception, too."""
+
+        def watched(*arguments: Any, **kwargs: Any) -> Any:
+            try:
+                return evaluate(*arguments, **kwargs)
+            except BaseException:
+                # A callback that evaluates may know what to do about it.
+                if id(sys._getframe(1)) == self._fit_frame:
+                    self.remove()
+                raise
+
+        return watched
+
     def _hooked_make_train_function(self, force: bool = False) -> Any:
         """Keras asks for the train function: watch what it makes."""
-        frame = _fit_frame()
+        frame = next(_fit_frames(), None)
         if self._fit_frame is None and frame is not None:
             # The list of callbacks was made before `fit`, and given to it.
             owner = None if self._owner is None else self._owner()
@@ -464,6 +487,11 @@ class Session:
             return 0.0
         return _scalar(_to_host(self._scalars(None)), name)
 
+    def total_steps(self) -> int:
+        """Steps of the whole run, as far as it is known."""
+        state = self.optimizer.metalr_state
+        return 0 if state is None else int(_to_host(state.counters.value)[1])
+
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""
         state = self.optimizer.metalr_state
@@ -481,16 +509,15 @@ def _callback_list() -> keras.callbacks.CallbackList | None:
     return None
 
 
-def _fit_frame() -> types.FrameType | None:
-    """The innermost call of a model's `fit`."""
+def _fit_frames() -> Iterator[types.FrameType]:
+    """The calls of a model's `fit` that are running, innermost first."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and isinstance(
             frame.f_locals.get("self"), keras.Model
         ):
-            return frame
+            yield frame
         frame = frame.f_back
-    return None
 
 
 def _to_host(value: Any) -> np.ndarray:

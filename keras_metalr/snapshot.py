@@ -11,6 +11,7 @@ import keras
 
 from keras_metalr import backend
 from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.train_step import frozen_weights
 
 Tensor = Any
 
@@ -100,11 +101,7 @@ class Snapshot:
         """Variables in the order of the JAX state, and which are copied."""
         model, optimizer = self._model, self._model.optimizer
         own = len(optimizer.metalr_state.variables)
-        frozen = {
-            id(v)
-            for layer in model._flatten_layers()
-            for v in layer._trainable_variables
-        }
+        frozen = frozen_weights(model)
         return [
             [(v, True) for v in model.trainable_variables],
             [

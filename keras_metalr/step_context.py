@@ -68,7 +68,7 @@ class StepContext:
                 "`self.compute_loss(x=..., y=..., y_pred=...)`. Compute the "
                 "loss through `compute_loss` (override it if need be)."
             )
-        return backend.float_scalar(self.loss)
+        return backend.loss_scalar(self.loss)
 
     def num_examples(self) -> Tensor:
         """Examples in the step's batch, scalar float32; 0 where none is seen.

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -106,8 +107,8 @@ class Trace:
             path: String or path of the file.
 
         Raises:
-            ValueError: if the columns are not this version's, or for any
-                other ending.
+            ValueError: if the file is damaged, if the columns are not this
+                version's, or for any other ending.
         """
         source = pathlib.Path(path)
         if source.suffix not in (".csv", ".npz"):
@@ -116,8 +117,7 @@ class Trace:
                 f"`pandas.read_parquet`). Received: path={str(path)!r}."
             )
         if source.suffix == ".npz":
-            with np.load(source, allow_pickle=False) as data:
-                columns, rows = tuple(data["columns"].tolist()), data["rows"]
+            columns, rows = _read_npz(source)
         else:
             with source.open(encoding="utf-8") as file:
                 columns = tuple(file.readline().strip().split(","))
@@ -142,3 +142,14 @@ class Trace:
         from keras_metalr.plotting import plot_trace
 
         return plot_trace(self, ax=ax)
+
+
+def _read_npz(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
+    try:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            return tuple(data["columns"].tolist()), data["rows"]
+    except (EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no trace that can be read ({error})."
+        ) from error

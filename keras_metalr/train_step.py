@@ -7,6 +7,7 @@ TensorFlow and torch it works on the variables themselves.
 """
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ from keras_metalr.step_context import StepContext
 
 Tensor = Any
 
-# Non-trainable variables above this many elements (a frozen kernel) are not
-# running statistics and need not be kept from one step to the next.
-MAX_STATISTIC = 65536
+# Elements of what is kept from one step to the next: running statistics (a
+# codebook, a queue) up to the first number, and weights of frozen layers, which
+# somebody may yet write to (a target network), up to the second.
+MAX_STATISTIC = 2**20
+MAX_FROZEN = 2**16
 # Smallest drop, relative to the loss, that the arithmetic of the forward pass
 # resolves: about 100 units of the last place in float32, 1 in half precision.
 RESOLUTION = {"float16": 1e-3, "bfloat16": 8e-3}
@@ -82,7 +85,8 @@ def measured_train_step(
         statistics, seeds, carried = small_state or _small_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
-            random_state = backend.random_state() if context.host_due else None
+            needed = context.host_due is not False
+            random_state = backend.random_state() if needed else None
             old_statistics = [ops.copy(v) for v in statistics]
             old_seeds = [ops.copy(v) for v in seeds]
             old_buffers = [backend.copy_value(b) for b in buffers]
@@ -142,8 +146,9 @@ def measured_train_step(
         others = list(others)
         if optimizer.settings.guard:
             kept = _not_bad(optimizer, slots)
+            statistics = set(map(id, _statistics(model)))
             for i, variable in enumerate(model.non_trainable_variables):
-                if _is_statistic(variable):
+                if id(variable) in statistics:
                     others[i] = ops.where(kept, others[i], state[1][i])
         mapping = list(zip(optimizer.variables, slots, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
@@ -198,27 +203,45 @@ def _check_applied(model: keras.Model, applied: bool) -> None:
         )
 
 
-def _is_statistic(variable: keras.Variable) -> bool:
-    size = 1
-    for width in variable.shape:
-        size *= width
-    floating = keras.backend.is_float_dtype(variable.dtype)
-    return bool(floating and size <= MAX_STATISTIC)
+def frozen_weights(model: keras.Model) -> set[int]:
+    """Identities of variables that layers have for weights, frozen or not.
+
+    Args:
+        model: A `keras.Model`.
+    """
+    return {
+        id(variable)
+        for layer in model._flatten_layers()
+        for variable in layer._trainable_variables
+    }
 
 
 def _small_state(model: keras.Model) -> tuple[list, list, list]:
-    """Running statistics, random seeds, and what is carried on.
+    """Running statistics, random seeds and counts, and what is carried on.
 
     The last are among the first, too.
     """
-    statistics, seeds = [], []
-    for variable in model.non_trainable_variables:
-        if _is_statistic(variable):
-            statistics.append(variable)
-        elif "int" in str(variable.dtype) and len(variable.shape) <= 1:
-            seeds.append(variable)
+    counts = [
+        variable
+        for variable in model.non_trainable_variables
+        # In 8 bits there are quantized weights.
+        if str(variable.dtype) in ("int32", "uint32", "int64")
+        and math.prod(variable.shape) <= MAX_STATISTIC
+    ]
     carried = _carried_states(model)
-    return statistics + carried, seeds, carried
+    return _statistics(model) + carried, counts, carried
+
+
+def _statistics(model: keras.Model) -> list[keras.Variable]:
+    """Floating variables that a step may write to without a gradient."""
+    frozen = frozen_weights(model)
+    return [
+        variable
+        for variable in model.non_trainable_variables
+        if keras.backend.is_float_dtype(variable.dtype)
+        and math.prod(variable.shape)
+        <= (MAX_FROZEN if id(variable) in frozen else MAX_STATISTIC)
+    ]
 
 
 def _carried_states(model: keras.Model) -> list[keras.Variable]:
@@ -311,7 +334,9 @@ def _forward_loss(
     if x is None:
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
     kwargs = {"training": True} if model._call_has_training_arg else {}
-    y_pred, _, losses = model.stateless_call(
+    # What comes after (a loss that calls the model again, or draws) finds seeds
+    # and statistics as this pass leaves them.
+    y_pred, others, losses = model.stateless_call(
         list(weights), list(others), x, return_losses=True, **kwargs
     )
     mapping = list(zip(model.trainable_variables, weights, strict=True))
@@ -328,4 +353,4 @@ def _forward_loss(
             loss = compute_loss(**{**arguments, "y_pred": y_pred})
     finally:
         model._losses_override.clear()
-    return backend.float_scalar(loss)
+    return backend.loss_scalar(loss)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 # Attributes that MetaLR lays over the model's class while `fit` runs.
-HOOKS = ("train_step", "compute_loss", "make_train_function")
+HOOKS = ("train_step", "compute_loss", "make_train_function", "evaluate")
 
 NUM_INPUTS = 6
 NUM_CLASSES = 3

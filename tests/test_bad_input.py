@@ -151,6 +151,19 @@ def test_a_damaged_preset(tmp_path, file, missing):
     assert str(tmp_path / "mine") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change", [{"hidden_units": [8]}, {"width": 3}], ids=str
+)
+def test_a_preset_whose_parts_do_not_fit(tmp_path, change):
+    Controller().save_to_preset(str(tmp_path))
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["config"].update(change)
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"damaged.*does not describe"):
+        MetaLR(str(tmp_path))
+
+
 # -- Models and data. -------------------------------------------------------
 
 

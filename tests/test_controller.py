@@ -72,14 +72,16 @@ def test_new_controller_answers_zero():
     assert np.any(Controller().get_weights()[0])
 
 
-@pytest.mark.parametrize("units", [(8,), [4, 4, 4]])
+@pytest.mark.parametrize("units", [(8,), [4, 4, 4], np.array([8, 4])])
 def test_other_widths(units):
     controller = Controller(units)
     assert controller.hidden_units == tuple(units)
     assert outputs(controller).shape == (5, 1)
 
 
-@pytest.mark.parametrize("units", [(), (0,), (-3, 4), (2.0,), (True,), ("8",)])
+@pytest.mark.parametrize(
+    "units", [(), (0,), (-3, 4), (2.0,), (True,), ("8",), 8, None]
+)
 def test_bad_widths(units):
     with pytest.raises(ValueError, match="positive integers") as error:
         Controller(units)
@@ -161,6 +163,9 @@ def test_what_a_preset_holds(folder):
 def test_preset_without_a_card(tmp_path):
     Controller().save_to_preset(tmp_path)
     assert not (tmp_path / "CARD.md").exists()
+    Controller().save_to_preset(tmp_path, card="# Of this one\n")
+    Controller().save_to_preset(tmp_path)
+    assert not (tmp_path / "CARD.md").exists(), "it was another's"
 
 
 def test_nothing_in_a_preset_is_code(trained, folder, tmp_path):

@@ -76,6 +76,14 @@ def test_damaged_run_is_an_error_that_names_the_file(tmp_path, text):
         experience.load(tmp_path)
 
 
+@pytest.mark.parametrize("length", [0, 40])
+def test_a_trace_that_was_cut_short_is_the_same_error(tmp_path, length):
+    trace = experience.save(tmp_path, made_up_run(1.0)).with_suffix(".npz")
+    trace.write_bytes(trace.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"run-00001\.json.*Delete it"):
+        experience.load(tmp_path)
+
+
 def test_file_is_json_that_any_reader_takes(tmp_path):
     file = experience.save(tmp_path, made_up_run(math.inf, 0.3))
 
@@ -371,6 +379,19 @@ def test_an_interrupted_fit_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, callbacks=[Interrupt()])
     assert experience.load(tmp_path) == []
+
+
+def test_a_folder_that_is_gone_costs_no_run(tmp_path):
+    folder = tmp_path / "experience"
+
+    class Replace(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            folder.rmdir()
+            folder.write_text("a file in its place")
+
+    with pytest.warns(UserWarning, match="could not add this run to"):
+        history, trace = fit(folder, epochs=1, callbacks=[Replace()])
+    assert len(history["loss"]) == 1 and len(trace) == 6
 
 
 def test_first_fit_is_a_fit_without_experience(tmp_path):

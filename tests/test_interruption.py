@@ -190,6 +190,36 @@ def test_an_exception_in_the_data(make):
     del held
 
 
+class BrokenValidation(BrokenData):
+    """No batch 3 either, and it is only asked for when its turn has come."""
+
+    def __init__(self) -> None:
+        super().__init__(max_queue_size=1)
+
+
+def _misshapen() -> tuple[np.ndarray, np.ndarray]:
+    x, y = make_data()
+    return x[:, :2], y
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(BrokenValidation, id="an error in the data"),
+        pytest.param(_misshapen, id="a wrong shape"),
+    ],
+)
+def test_an_exception_in_validation(make):
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    with pytest.raises(Exception, match=r"no batch 3|shape|incompat") as held:
+        model.fit(x, y, validation_data=make(), callbacks=[metalr], **FIT)
+    _assert_usable(model, optimizer, metalr)
+    del held
+
+
 class Brittle(keras.layers.Layer):
     """Fails when it is called in training, while it has an `error`."""
 
@@ -229,6 +259,24 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     assert_clean(model, optimizer, RATE)
     moved = largest_difference(before, model.get_weights())
     assert (moved > 0) == (epoch > 0)
+    _assert_usable(model, optimizer, metalr)
+    del held
+
+
+def test_a_fit_within_a_fit_takes_a_callback_of_its_own():
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    other = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+
+    class Inner(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            other.fit(x, y, callbacks=[metalr], **FIT)
+
+    with pytest.raises(ValueError, match=r"still running.* its own") as held:
+        model.fit(x, y, callbacks=[metalr, Inner()], **FIT)
+    assert_clean(other, other.optimizer, RATE)
     _assert_usable(model, optimizer, metalr)
     del held
 

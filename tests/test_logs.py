@@ -263,6 +263,18 @@ def test_the_trace_has_one_row_a_decision(num_steps, epochs, interval):
     np.testing.assert_allclose(trace["learning_rate"][ends], shown, rtol=1e-5)
 
 
+def test_a_run_that_ends_before_its_first_decision_says_so():
+    metalr = _metalr()
+
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    with pytest.warns(UserWarning, match=r"after 6 of 2,147,483,647 steps"):
+        _fit(metalr, Enough(), epochs=10**9)
+    assert len(metalr.trace) == 0
+
+
 def test_the_trace_is_up_to_date_at_every_epochs_end():
     lengths = []
     metalr = _metalr()

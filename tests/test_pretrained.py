@@ -69,6 +69,15 @@ def test_nothing_can_be_said_without_a_vector():
     assert not is_pretrained([])
 
 
+def test_keras_draws_one_vector_at_random():
+    inputs = keras.Input((4, 2))
+    hidden = layers.Dense(8)(inputs)
+    layer = layers.AdditiveAttention()
+    model = keras.Model(inputs, layers.Dense(1)(layer([hidden, hidden])))
+    assert np.ptp(keras.ops.convert_to_numpy(layer.scale)) > 0.0
+    assert not is_pretrained(model.trainable_variables)
+
+
 def test_biases_drawn_at_random_count_as_trained():
     layer = layers.Dense(8, bias_initializer="random_normal")
     layer.build((None, 3))

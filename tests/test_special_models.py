@@ -142,7 +142,173 @@ def test_trust_is_that_of_the_function_that_was_differentiated():
     np.testing.assert_allclose(np.nanmedian(ratios), 1.0, atol=0.05)
 
 
+class Noise(keras.layers.Layer):
+    """Draws without a seed, as the sampling of many an autoencoder does."""
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x))
+
+
+class Consistent(keras.Sequential):
+    """Its loss runs the model again, with another mask."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *rest, **more):
+        loss = super().compute_loss(x, y, y_pred, *rest, **more)
+        again = self(x, training=True)
+        return loss + keras.ops.mean(keras.ops.square(again - y_pred))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        pytest.param(
+            keras.Sequential,
+            Noise,
+            id="without a seed",
+            marks=pytest.mark.skipif(
+                BACKEND == "jax", reason="Keras itself refuses that on JAX."
+            ),
+        ),
+        pytest.param(
+            Consistent, lambda: keras.layers.Dropout(0.5), id="drawn twice"
+        ),
+    ],
+)
+def test_what_is_drawn_is_drawn_again_alike(kind, layer):
+    metalr = hands_off()
+    # There is a generator for all that have no seed from the first draw on.
+    keras.random.normal((1,))
+    dense = keras.layers.Dense
+    model = kind([keras.Input((6,)), dense(8), layer(), dense(2)])
+    x, y = classes(10)
+    compiled(model, keras.optimizers.SGD(1e-3))
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    # One draw in the place of another gives ratios of 2 and -2.
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.02)
+
+
+class Codebook(keras.layers.Layer):
+    """Means that follow the inputs, more of them than a small net's weights."""
+
+    def build(self, shape):
+        size = (shape[-1], 12_000)
+        self.means = self.add_weight(shape=size, trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            seen = keras.ops.mean(x, axis=0)[:, None]
+            self.means.assign(0.9 * self.means + 0.1 * seen)
+        return x + self.means[:, 0]
+
+
+def test_large_statistics_are_kept_as_without():
+    x, y = classes(6)
+
+    def train(callbacks, x):
+        keras.utils.set_random_seed(0)
+        layers = [Codebook(), keras.layers.Dense(2)]
+        model = compiled(keras.Sequential([keras.Input((6,)), *layers]))
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        return model.get_weights()
+
+    assert_kept(train, x)
+
+
+def test_a_part_of_the_weights_and_its_optimizer():
+    """Slots for the last layer alone, and a step that updates it alone."""
+    x, y = classes(6)
+
+    class Head(keras.Sequential):
+        if BACKEND == "jax":
+
+            def train_step(self, state, data):
+                import jax
+
+                weights, others, slots, metrics = state
+                x, y = data
+
+                def loss(head):
+                    y_pred, _ = self.stateless_call(
+                        [*weights[:2], *head], others, x, training=True
+                    )
+                    return self.compute_loss(x=x, y=y, y_pred=y_pred)
+
+                value, grads = jax.value_and_grad(loss)(weights[2:])
+                head, slots = self.optimizer.stateless_apply(
+                    slots, grads, weights[2:]
+                )
+                state = [*weights[:2], *head], others, slots, metrics
+                return {"loss": value}, state
+
+        elif BACKEND == "torch":
+
+            def train_step(self, data):
+                x, y = data
+                loss = self.compute_loss(x=x, y=y, y_pred=self(x))
+                self.zero_grad()
+                loss.backward()
+                head = self.trainable_variables[2:]
+                self.optimizer.apply([v.value.grad for v in head], head)
+                return {"loss": loss}
+
+        else:
+
+            def train_step(self, data):
+                import tensorflow as tf
+
+                x, y = data
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(x=x, y=y, y_pred=self(x))
+                head = self.trainable_variables[2:]
+                values = [v.value for v in head]
+                self.optimizer.apply(tape.gradient(loss, values), head)
+                return {"loss": loss}
+
+    def train(*callbacks):
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense
+        model = Head([keras.Input((6,)), dense(8), dense(2)])
+        compiled(model, keras.optimizers.SGD(0.01))
+        model.optimizer.build(model.layers[-1].trainable_variables)
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        return model.get_weights()
+
+    metalr = hands_off()
+    assert fit_checks.largest_difference(train(metalr), train()) < 1e-6
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.05)
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="Keras itself refuses that elsewhere."
+)
+def test_a_loss_for_each_example_counts_as_their_sum():
+    x, y = classes(6)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=None
+    )
+    model = compiled(dense_net(), keras.optimizers.SGD(1e-4), loss)
+    metalr = hands_off()
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.02)
+    assert metalr.trace["loss"][0] == pytest.approx(16 * np.log(2.0), rel=0.5)
+
+
 # -- Types. -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_controller_of_ones_own_in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        layers = [keras.Input((22,)), keras.layers.Dense(1)]
+        controller = keras.Sequential(layers)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x, y = classes(4)
+    metalr = MetaLR(controller)
+    history = compiled(dense_net()).fit(x, y, callbacks=[metalr], **FIT)
+    assert np.isfinite(history.history["loss"]).all()
+    assert len(metalr.trace) == 4
 
 
 def test_scales_of_float8_are_no_weights():
