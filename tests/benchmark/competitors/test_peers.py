@@ -1,7 +1,7 @@
 """Every method of the table, on two functions and a small net."""
 
-import contextlib
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ KNOWN_FAILURES = {
     ("sgd_hd", "rosenbrock"): "its rate of the rate is not free of scale: the "
     "squared norm of the first gradients is 3e4",
 }
-# Where the guard has to act, and why.
+# Where the guard may have to act, by how the arithmetic rounds, and why.
 GUARDED = {
     ("metalr", "rosenbrock"): "gradients without noise agree all along the "
     "valley, so the rate rises until a step leaves it",
@@ -50,13 +50,10 @@ def start_of(name):
 def test_every_method_lowers_the_loss(name, task):
     trainee, x, y, batch_size = make_trainee(name, task)
     before = float(trainee.model.evaluate(x, y, verbose=0))
-    with (
-        pytest.warns(
-            UserWarning, match="went back to earlier weights [12] time"
-        )
-        if (name, task) in GUARDED
-        else contextlib.nullcontext()
-    ):
+    with warnings.catch_warnings():
+        if (name, task) in GUARDED:
+            went_back = ".*went back to earlier weights [12] time"
+            warnings.filterwarnings("ignore", went_back, UserWarning)
         history = objectives.train(trainee, x, y, batch_size, start_of(name))
     after = history["val_loss"][-1]
     if (name, task) in KNOWN_FAILURES:
