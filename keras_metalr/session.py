@@ -1,5 +1,6 @@
 """One `fit`: what is put on the model, and how it comes off again."""
 
+import functools
 import sys
 import types
 import weakref
@@ -203,6 +204,7 @@ class Session:
     ) -> Callable[..., Any]:
         """Validation may end `fit` with an exception, too."""
 
+        @functools.wraps(evaluate)
         def watched(*arguments: Any, **kwargs: Any) -> Any:
             try:
                 return evaluate(*arguments, **kwargs)

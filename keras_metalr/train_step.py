@@ -225,7 +225,7 @@ def _small_state(model: keras.Model) -> tuple[list, list, list]:
         variable
         for variable in model.non_trainable_variables
         # In 8 bits there are quantized weights.
-        if str(variable.dtype) in ("int32", "uint32", "int64")
+        if str(variable.dtype).endswith(("int16", "int32", "int64"))
         and math.prod(variable.shape) <= MAX_STATISTIC
     ]
     carried = _carried_states(model)
