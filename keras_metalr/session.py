@@ -490,14 +490,18 @@ class Session:
         return _scalar(_to_host(self._scalars(None)), name)
 
     def total_steps(self) -> int:
-        """Steps of the whole run, as far as it is known."""
-        state = self.optimizer.metalr_state
-        return 0 if state is None else int(_to_host(state.counters.value)[1])
+        """Steps of the whole run, 0 before the first of them."""
+        return self._counter(1)
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""
+        return self._counter(0)
+
+    def _counter(self, index: int) -> int:
         state = self.optimizer.metalr_state
-        return 0 if state is None else int(_to_host(state.counters.value)[0])
+        return (
+            0 if state is None else int(_to_host(state.counters.value)[index])
+        )
 
 
 def _callback_list() -> keras.callbacks.CallbackList | None:

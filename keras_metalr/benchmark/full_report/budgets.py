@@ -169,7 +169,7 @@ BUDGETS = {
         ablation=Ablation(
             Task(
                 "report_mlp",
-                seconds=(2.8, 4.5),
+                seconds=(2.4, 4.4),
                 options={"train_examples": 6000, "validation_examples": 2000},
                 epochs=2,
             ),
