@@ -30,6 +30,10 @@ from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 
 STATE_PATH = "optimizer/metalr_state/vars"
+_CHECKPOINT = (
+    "Expected a .keras or .weights.h5 file that was saved while MetaLR was "
+    "training."
+)
 # How much of the promised drop may come in the first steps, which are short
 # (0.95 to 1.0 in the healthy runs that were looked at), and how many decisions
 # are looked at.
@@ -333,8 +337,7 @@ class MetaLR(keras.callbacks.Callback):
         with _open_weights(file) as weights:
             if STATE_PATH not in weights:
                 raise ValueError(
-                    f"{str(path)!r} holds no run of MetaLR. Expected a "
-                    "checkpoint saved while MetaLR was training."
+                    f"{str(path)!r} holds no run of MetaLR. {_CHECKPOINT}"
                 )
         self._resume_from = file
         return self
@@ -489,7 +492,7 @@ def _open_weights(path: pathlib.Path) -> Iterator[Any]:
     import h5py
 
     if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}.")
+        raise ValueError(f"There is no file {str(path)!r}. {_CHECKPOINT}")
     source: Any = str(path)
     try:
         if path.suffix == ".keras":
@@ -498,9 +501,7 @@ def _open_weights(path: pathlib.Path) -> Iterator[Any]:
         file = h5py.File(source, "r")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{str(path)!r} is no checkpoint of Keras ({error}). "
-            "Expected a .keras or .weights.h5 file that was saved while "
-            "MetaLR was training."
+            f"{str(path)!r} is no checkpoint of Keras ({error}). {_CHECKPOINT}"
         ) from error
     with file:
         yield file

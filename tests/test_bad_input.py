@@ -429,6 +429,7 @@ def test_restoring_from_a_foreign_file(make, tmp_path):
     with pytest.raises(ValueError) as caught:
         MetaLR(Controller()).restore(str(path))
     assert str(path) in str(caught.value)
+    assert "Expected a .keras or .weights.h5 file" in str(caught.value)
 
 
 def _checkpoint(path, model):
