@@ -4,8 +4,8 @@
 
 ResNet-18 with SGD on images of 16 pixels, from new weights, and a pretrained
 encoder with AdamW on SST-2: 80 steps at each of some constant rates, with the
-mean trust ratio of the second half beside the validation loss at the end. About
-twenty minutes on two CPU cores. Runs that are there already are not made again.
+mean trust ratio of the second half beside the validation loss at the end. Some
+fifteen minutes on two CPU cores. What is there already is not made again.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,7 @@ from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.workloads.sst2_bert import encoder_name
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
 
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console = Console()
     tasks = {
-        "ResNet-18, new": (
+        "ResNet-18 on CIFAR-10, new": (
             workloads.get(
                 "cifar10_resnet18",
                 train_examples=5120,
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
             RESNET_RATES,
         ),
-        "encoder, pretrained": (
+        f"{encoder_name(arguments.preset)} on SST-2, pretrained": (
             workloads.get(
                 "sst2_bert",
                 preset=arguments.preset,
@@ -72,12 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = {name: task.load_data() for name, (task, _) in tasks.items()}
     except (workloads.DataNotAvailableError, ImportError) as error:
         return report_error(error)
+    # The record says which backend made them.
+    runs = arguments.runs / keras.backend.backend()
     rows = [
         row
         for name, (task, rates) in tasks.items()
-        for row in _measure(
-            name, task, data[name], rates, arguments.runs, console
-        )
+        for row in _measure(name, task, data[name], rates, runs, console)
     ]
     record = {
         "command": "python benchmarks/trust.py --preset FOLDER",

@@ -1,7 +1,7 @@
-"""README's tables, made from the recorded results.
+"""Tables within pages that are else written by hand, from recorded results.
 
-    python -m keras_metalr.benchmark.report           # rewrite README.md
-    python -m keras_metalr.benchmark.report --check   # fail if it is stale
+    python -m keras_metalr.benchmark.report           # rewrite the tables
+    python -m keras_metalr.benchmark.report --check   # fail if one is stale
 
 A table stands between `<!-- table:NAME -->` and `<!-- end -->`. Nothing there
 is written by hand, so that no figure outlives the run that it came from.
@@ -16,13 +16,14 @@ from pathlib import Path
 
 from keras_metalr.benchmark.tables import tables
 
+PAGES = (Path("README.md"), Path("docs/design.md"))
 _BLOCK = re.compile(
     r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite the tables, or with `--check` compare them.
+    """Rewrite the tables of all pages, or with `--check` compare them.
 
     Returns:
         Exit code: 0; 1 when `--check` found a stale table; 2 when a file
@@ -30,30 +31,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
     parser.add_argument(
         "--results", type=Path, default=Path("benchmarks/results")
     )
     arguments = parser.parse_args(argv)
     try:
-        old = arguments.readme.read_text(encoding="utf-8")
-        new = filled(old, tables(arguments.results))
+        old = {
+            page: page.read_text(encoding="utf-8") for page in arguments.pages
+        }
+        bodies = tables(arguments.results)
+        new = {page: filled(text, bodies) for page, text in old.items()}
     except (KeyError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    stale = stale_tables(old, new)
-    if arguments.check and stale:
-        print(
-            f"error: {arguments.readme} does not say what the results say in "
-            f"the tables {', '.join(stale)}. Run "
-            "`python -m keras_metalr.benchmark.report`.",
-            file=sys.stderr,
-        )
-        return 1
-    if stale:
-        arguments.readme.write_text(new, encoding="utf-8")
-    print(f"{arguments.readme}: {', '.join(stale) or 'nothing'} changed.")
-    return 0
+    code = 0
+    for page in old:
+        stale = ", ".join(stale_tables(old[page], new[page]))
+        if stale and arguments.check:
+            print(
+                f"error: {page} does not say what the results say in the "
+                f"tables {stale}. Run "
+                "`python -m keras_metalr.benchmark.report`.",
+                file=sys.stderr,
+            )
+            code = 1
+            continue
+        if stale:
+            page.write_text(new[page], encoding="utf-8")
+        print(f"{page}: {stale or 'nothing'} changed.")
+    return code
 
 
 def filled(text: str, bodies: Mapping[str, str]) -> str:

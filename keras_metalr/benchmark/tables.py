@@ -1,4 +1,4 @@
-"""The tables of README, as Markdown, from the recorded results."""
+"""Tables as Markdown, from the recorded results, for pages written by hand."""
 
 import json
 import math
@@ -69,6 +69,7 @@ def tables(results: Path) -> dict[str, str]:
         "overhead": overhead_table(results),
         "features": features_table(),
         "experience": experience_table(results / "experience.json"),
+        "trust": trust_table(results / "trust.json"),
     }
 
 
@@ -345,6 +346,38 @@ def experience_table(path: Path) -> str:
     ):
         lines += ["", OTHER_CONTROLLER]
     return "\n".join(lines)
+
+
+def trust_table(path: Path) -> str:
+    """What `benchmarks/trust.py` recorded.
+
+    Args:
+        path: Path of its file.
+    """
+    if not path.is_file():
+        return NOT_MEASURED
+    content = _read(path)
+    rows = [
+        (
+            row["task"],
+            rate_text(row["learning_rate"]),
+            f"{row['trust_ratio']:.2f}",
+            f"{row['validation_loss']:.3f}",
+        )
+        for row in content["rows"]
+    ]
+    notes = dict.fromkeys(
+        f"{row['task']}: {row['note']}" for row in content["rows"]
+    )
+    return "\n".join(
+        [
+            markdown_table(("net", "rate", "trust", "validation loss"), rows),
+            "",
+            f"{content['num_steps']} steps at a constant rate: mean trust "
+            "ratio of the second half, and the loss at the end. One seed; "
+            f"{'; '.join(notes)}; {environment_text(content['environment'])}.",
+        ]
+    )
 
 
 def features_table() -> str:

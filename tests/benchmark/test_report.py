@@ -63,10 +63,9 @@ def save(folder, all_records):
         run.save(folder / f"digits-{number}.json")
 
 
-def test_readme_says_what_the_results_say(capsys):
-    arguments = ["--check", "--readme", str(ROOT / "README.md")]
-    arguments += ["--results", str(ROOT / "benchmarks" / "results")]
-    code = report.main(arguments)
+def test_the_pages_say_what_the_results_say(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code = report.main(["--check"])
     assert code == 0, capsys.readouterr().err
 
 
@@ -141,7 +140,7 @@ def test_digits_table_says_what_failed(tmp_path):
 
 def test_nothing_measured(tmp_path):
     bodies = tables.tables(tmp_path)
-    for name in ("digits", "demo", "peers", "overhead", "experience"):
+    for name in ("digits", "demo", "peers", "overhead", "experience", "trust"):
         assert bodies[name] == tables.NOT_MEASURED
     save(tmp_path / "digits", records()[:-1])
     assert tables.tables(tmp_path)["digits"] == tables.NOT_MEASURED
@@ -230,6 +229,17 @@ def test_experience_table(tmp_path):
     assert text.endswith(identity.OTHER_CONTROLLER)
 
 
+def test_trust_table(tmp_path):
+    row = {"task": "net", "note": "a copy", "learning_rate": 1e-5}
+    row |= {"trust_ratio": 0.456, "validation_loss": 1.2345}
+    content = {"environment": ENVIRONMENT, "num_steps": 80, "rows": [row, row]}
+    write_json(tmp_path / "trust.json", content)
+    text = tables.trust_table(tmp_path / "trust.json")
+    assert text.count("| net | 1e-5 | 0.46 | 1.234 |") == 2
+    assert text.count("net: a copy;") == 1
+    assert "80 steps at a constant rate" in text
+
+
 def test_features_table_has_every_feature():
     lines = tables.features_table().splitlines()
     assert len(lines) == 2 + len(FEATURE_NAMES)
@@ -244,7 +254,7 @@ def page(tmp_path):
     text = "a\n<!-- table:digits -->\nold\n<!-- end -->\nb\n"
     path = tmp_path / "README.md"
     path.write_text(text)
-    arguments = ["--readme", str(path), "--results", str(tmp_path / "results")]
+    arguments = ["--pages", str(path), "--results", str(tmp_path / "results")]
     return SimpleNamespace(path=path, text=text, arguments=arguments)
 
 
