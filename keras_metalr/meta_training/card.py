@@ -206,8 +206,9 @@ learns its data by heart: the worst tasks are tiny noisy data sets of that kind.
 What the shipped preset does beyond that is measured apart, in the project's
 repository: ResNet-18 and a pretrained encoder beside tuned schedules
 (`docs/large_nets.md`), runs of 50 and of 20,000 steps (`docs/horizons.md`),
-other methods (`docs/benchmark.md`), and the same run without one part or the
-other (`docs/ablation.md`).
+other methods (`docs/benchmark.md`), the same run without one part or the other
+(`docs/ablation.md`), and smaller evolutions that never saw the family that they
+are scored on (`docs/leave_out.md`).
 
 Made by `{command}`, from the presets and the configuration of that time.
 """

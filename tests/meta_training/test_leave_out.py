@@ -1,6 +1,7 @@
 """Families left out of training: who is trained on what, and the page."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from tests.meta_training.controllers import moving_controller
 
+ROOT = pathlib.Path(__file__).parents[2]
 STAGES = [Stage(family, 12, 1, 4, 3) for family in ("dense", "regression")]
 
 
@@ -68,6 +70,12 @@ def test_a_family_must_have_a_stage_and_company(stages, data, tmp_path):
             tmp_path,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_the_published_page_says_what_the_record_says():
+    results = ROOT / "benchmarks" / "results" / "leave_out.json"
+    page = (ROOT / "docs" / "leave_out.md").read_text()
+    assert page == make_page(json.loads(results.read_text()))
 
 
 def test_the_page_has_a_row_for_each_family_and_their_mean():
