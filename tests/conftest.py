@@ -21,11 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false"
-    * (
-        os.environ.get("KERAS_BACKEND") != "jax"
-        or importlib.metadata.version("jax").startswith("0.10.")
-    ),
+    if os.environ.get("KERAS_BACKEND") == "jax"
+    and not importlib.metadata.version("jax").startswith("0.10.")
+    else "--xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false",
 )
 # On a GPU: full float32 precision, and no process takes the whole memory.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
