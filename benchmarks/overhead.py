@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -178,7 +179,7 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
         "ratio_decision_step": decision,
     }
     for horizon in HORIZONS:
-        interval, _ = decision_interval(horizon)
+        interval = decision_interval(horizon)
         result[f"ratio_horizon_{horizon}"] = (
             (interval - 1) * usual + decision
         ) / interval
@@ -285,10 +286,16 @@ def _memory_ratios(name: str, peaks: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print one line a result, write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=tuple(MODELS),
+        default=list(MODELS),
+        help="(default: all)",
+    )
     parser.add_argument(
         "--pairs",
         type=int,
@@ -303,7 +310,7 @@ def main() -> None:
         help="JSON; what is in it of other models and measurements stays",
     )
     parser.add_argument("--start", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     backend = keras.backend.backend()
     jit = not arguments.no_jit and backend != "torch"
     if arguments.start:

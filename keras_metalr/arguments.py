@@ -66,8 +66,8 @@ def check_boolean(name: str, value: Any) -> None:
 
 def load_controller(controller: Any) -> keras.Model:
     """The controller itself, or the preset that is named."""
-    if isinstance(controller, (str, pathlib.Path)):
-        return Controller.from_preset(str(controller))
+    if isinstance(controller, (str, os.PathLike)):
+        return Controller.from_preset(controller)
     if not isinstance(controller, keras.Model):
         raise ValueError(
             "`controller` must be a preset's name, the path of a preset "
@@ -98,7 +98,11 @@ def load_controller(controller: Any) -> keras.Model:
 
 
 def check_experience_dir(folder: Any) -> None:
-    """Raise `ValueError` for no folder, or one that cannot be read."""
+    """Make the folder where it is missing, and read what is in it.
+
+    Raises:
+        ValueError: If it cannot be made, written to or read.
+    """
     if not isinstance(folder, (str, os.PathLike)):
         raise ValueError(
             "`experience_dir` must be a folder's path or None. "
@@ -106,14 +110,13 @@ def check_experience_dir(folder: Any) -> None:
         )
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write to it")
+    except OSError as error:
         raise ValueError(
             f"`experience_dir` {str(folder)!r} is no folder that can be "
-            "written to. Use another one."
-        )
+            f"written to ({error}). Use another one."
+        ) from error
     load_experiences(folder)
 
 

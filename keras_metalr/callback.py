@@ -48,9 +48,8 @@ class MetaLR(keras.callbacks.Callback):
     Pass it to `fit` with whatever learning rate the optimizer was made with.
     Inside the compiled train step it measures the batch's loss, the gradient
     norm and how the weights move; about 200 times a run a small network reads
-    these signals and moves the rate. Nothing leaves the device for a batch.
-    Where `fit` has validation data, the network reads their loss too, so a run
-    that learns its data by heart is slowed down in time.
+    these signals and moves the rate. No step waits for the host. Where `fit`
+    has validation data, the network reads their loss, too.
 
     `learning_rate` and `grad_norm` (both of the last step) join the logs of
     every epoch, so History, the progress bar, CSVLogger and TensorBoard show
@@ -67,10 +66,11 @@ class MetaLR(keras.callbacks.Callback):
     `ReduceLROnPlateau`) are overruled.
 
     Args:
-        controller: String, the name or folder of a preset, or a `keras.Model`
-            from features of shape `(batch, 22)` to outputs of shape
-            `(batch, 1)`, such as `keras_metalr.Controller`.
-            Defaults to `"general"`.
+        controller: String, the name of a preset (`"general"`,
+            `"supervised"`), string or path of a preset's folder, or a
+            `keras.Model` from features of shape `(batch, 22)` to outputs of
+            shape `(batch, 1)`, built and with trainable weights alone, such as
+            `keras_metalr.Controller`. Defaults to `"general"`.
         total_steps: Integer (>= 1) or `None`, batches in the whole run. `None`
             takes it from `fit`: epochs times steps per epoch. Needed where the
             data have no length. Defaults to `None`.
@@ -88,10 +88,10 @@ class MetaLR(keras.callbacks.Callback):
             rate, when the run breaks or is being ruined. It keeps a copy of
             the weights and of the optimizer's slots, at times two of them.
             Defaults to `True`.
-        feedback: Boolean or `None`. Whether the controller also learns within
-            the run, from the cosine of the gradient with the updates before it
-            (`keras_metalr.update_rule.corrected_bias`). `None` is `False`: what
-            it was measured to gain is next to nothing. Defaults to `None`.
+        feedback: Boolean. Whether the controller also learns within the run,
+            from the cosine of the gradient with the updates before it
+            (`keras_metalr.update_rule.corrected_bias`). What it was measured
+            to gain is next to nothing. Defaults to `False`.
         experience_dir: String, path or `None`, a folder in which runs of one
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the
@@ -144,7 +144,7 @@ class MetaLR(keras.callbacks.Callback):
         max_learning_rate: float | None = None,
         safe_start: bool = True,
         guard: bool = True,
-        feedback: bool | None = None,
+        feedback: bool = False,
         experience_dir: str | os.PathLike[str] | None = None,
         pretrained: bool | None = None,
         verbose: int = 0,
@@ -155,9 +155,9 @@ class MetaLR(keras.callbacks.Callback):
         )
         check_boolean("safe_start", safe_start)
         check_boolean("guard", guard)
-        for name, value in (("feedback", feedback), ("pretrained", pretrained)):
-            if value is not None:
-                check_boolean(name, value)
+        check_boolean("feedback", feedback)
+        if pretrained is not None:
+            check_boolean("pretrained", pretrained)
         self.controller = controller
         self.total_steps = total_steps
         self.min_learning_rate = min_learning_rate
@@ -211,7 +211,7 @@ class MetaLR(keras.callbacks.Callback):
                 max_learning_rate=self.max_learning_rate or MAX_RATE,
                 safe_start=self.safe_start,
                 guard=self.guard,
-                feedback=bool(self.feedback),
+                feedback=self.feedback,
                 pretrained=self.pretrained,
                 output_shift=shift,
             ),
@@ -309,7 +309,7 @@ class MetaLR(keras.callbacks.Callback):
 
     # -- Resuming and saving. -----------------------------------------------
 
-    def restore(self, path: str) -> "MetaLR":
+    def restore(self, path: str | os.PathLike[str]) -> "MetaLR":
         """Go on from a checkpoint that was saved during training.
 
         `BackupAndRestore` needs no help. But `keras.models.load_model` makes a
@@ -317,13 +317,15 @@ class MetaLR(keras.callbacks.Callback):
         the same file to `restore`, and the next `fit` goes on where it was.
 
         Args:
-            path: String, a `.keras` or `.weights.h5` file.
+            path: String or path of a `.keras` or `.weights.h5` file.
 
         Returns:
             The callback itself.
 
         Raises:
-            ValueError: if the file holds no run of MetaLR.
+            ValueError: if there is no such file, if it is no checkpoint, or if
+                it holds no run of MetaLR. `fit` raises it if the model is not
+                built.
 
         Example:
 

@@ -26,6 +26,7 @@ from keras_metalr.rates import gathered
 from keras_metalr.rates import gradient_scale
 from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
+from keras_metalr.signals import TINY
 from keras_metalr.signals import CoordinateSample
 from keras_metalr.signals import inner_products
 from keras_metalr.signals import squared_norm
@@ -38,7 +39,7 @@ ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
-NO_MINIMUM = 1e-30
+NO_MINIMUM = TINY
 
 
 def _is_overwritten(variable: keras.Variable) -> bool:
@@ -285,7 +286,7 @@ class RunControl:
 
     def _log_base(self) -> Tensor:
         initial = backend.read(self.state.base_rates)[0]
-        return ops.log(ops.maximum(self._rates[0].base(initial), 1e-30))
+        return ops.log(ops.maximum(self._rates[0].base(initial), TINY))
 
     def _bounded(self, log_multiplier: Tensor) -> Tensor:
         return bound(

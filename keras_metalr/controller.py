@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -25,9 +26,11 @@ class Controller(keras.Model):
     """Features of a run -> how the log of the learning rate should move.
 
     `features -> Dense 64 ReLU -> Dense 32 ReLU -> Dense 1`. The output `o` is
-    unbounded; the update rule turns it into `log rate += 0.5 tanh(o)`. The last
-    layer starts at zero, so that a new controller changes nothing: the network
-    it would drive trains as if it were not there.
+    unbounded; the update rule turns it into `log rate += 0.5 tanh(o)`, within
+    limits that trust sets (`keras_metalr.update_rule.increment`). An output of
+    exactly 0 leaves the rate alone. The last layer starts at zero, so that a
+    new controller changes nothing: the network it would drive trains as if it
+    were not there.
 
     The controller always computes in float32, whatever the global dtype policy.
 
@@ -141,7 +144,7 @@ class Controller(keras.Model):
             (path / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
-    def from_preset(cls, preset: str) -> "Controller":
+    def from_preset(cls, preset: str | os.PathLike[str]) -> "Controller":
         """Load a controller that is shipped, or that `save_to_preset` wrote.
 
         Args:
@@ -171,7 +174,10 @@ class Controller(keras.Model):
             )
         weights = path / WEIGHTS_FILE
         if not weights.is_file():
-            raise ValueError(f"Preset {str(path)!r} has no {WEIGHTS_FILE}.")
+            raise ValueError(
+                f"Preset {str(path)!r} is damaged: it has no {WEIGHTS_FILE}. "
+                "Install or save it again."
+            )
         if _sha256(weights) != config["weights_sha256"]:
             raise ValueError(
                 f"Preset {str(path)!r} is damaged: the sha256 of "
@@ -196,16 +202,16 @@ def shipped_presets() -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{CONFIG_FILE}"))
 
 
-def preset_path(preset: str) -> pathlib.Path:
+def preset_path(preset: str | os.PathLike[str]) -> pathlib.Path:
     """The folder of a preset.
 
     Args:
-        preset: String, a shipped preset's name or the path of a folder.
+        preset: String or path, a shipped preset's name or a folder.
 
     Raises:
         ValueError: if there is no such preset.
     """
-    if not isinstance(preset, (str, pathlib.Path)):
+    if not isinstance(preset, (str, os.PathLike)):
         raise ValueError(
             "`preset` must be a preset's name or the path of a preset folder. "
             f"Received: preset={preset!r} of type {type(preset).__name__}."
@@ -225,17 +231,29 @@ def preset_path(preset: str) -> pathlib.Path:
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ValueError(
+            f"Preset {str(path)!r} cannot be read ({error}). Install or save "
+            "it again."
+        ) from error
+    except ValueError as error:
         raise ValueError(
             f"Preset {str(path)!r} is damaged: {CONFIG_FILE} is not JSON "
             f"({error}). Install or save it again."
         ) from error
     wanted = {"class", "config", "feature_version", "weights_sha256"}
     missing = wanted - set(config if isinstance(config, dict) else ())
-    if missing or config["class"] != "Controller":
+    if missing:
         raise ValueError(
             f"Preset {str(path)!r} is not a Controller's: {CONFIG_FILE} lacks "
-            f"{sorted(missing)} or names another class."
+            f"{sorted(missing)}. Give the folder that "
+            "`Controller.save_to_preset` wrote."
+        )
+    if config["class"] != "Controller":
+        raise ValueError(
+            f"Preset {str(path)!r} is not a Controller's: {CONFIG_FILE} names "
+            f"another class, {config['class']!r}. Give the folder that "
+            "`Controller.save_to_preset` wrote."
         )
     return config
 

@@ -21,6 +21,7 @@ from keras_metalr.features import trust
 from keras_metalr.features import update_summary
 from keras_metalr.features import validation_gap
 from keras_metalr.guard import GUARD_INITIAL
+from keras_metalr.signals import RESOLUTION
 from keras_metalr.signals import TINY
 from keras_metalr.signals import shortfall
 from keras_metalr.signals import trust_ratio
@@ -224,7 +225,7 @@ def decide(
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
     num_examples: Tensor,
-    resolution: float = 1.2e-5,
+    resolution: float = RESOLUTION,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
     until_restored: Tensor | float = 0.0,
 ) -> tuple[Scalars, Tensor]:

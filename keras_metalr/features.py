@@ -13,13 +13,13 @@ from typing import Any
 from typing import NamedTuple
 
 from keras_metalr import backend
+from keras_metalr.signals import TINY
 
 ops = backend.native_ops()
 Tensor = Any
 
 FEATURE_VERSION = 4
 FEATURE_LIMIT = 4.0
-TINY = 1e-30
 
 
 class Feature(NamedTuple):
@@ -65,9 +65,7 @@ FEATURES = (
     Feature(
         "validation_rise", "5 log(validation / best)", "> 0: past its best"
     ),
-    Feature(
-        "validation_gap", "0.5 log(validation / slow)", "> 0: learned by heart"
-    ),
+    Feature("validation_gap", "0.5 log(validation / slow)", "> 0: overfits"),
 )
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 NUM_FEATURES = len(FEATURES)
@@ -89,7 +87,7 @@ _EMA = {
 # starts at 1, and comes back to 1 where steps are too short to be measured.
 TRUST_PRIOR = 1e-3
 
-# No net learns by heart so far that its losses are e^10 times apart.
+# No net overfits so far that its losses are e^10 times apart.
 UNKNOWN_GAP = 10.0
 
 SUMMARY_INITIAL: dict[str, float] = {

@@ -26,6 +26,8 @@ MIN_DECISIONS = 10.0
 EARLY_EXPLOSION = 100.0
 # Decisions in which the run settles after it went back.
 COOLDOWN_DECISIONS = 4.0
+# What is all 0 where a run is well, and a copy of its weights may be kept.
+TROUBLES = ("high_decisions", "cooldown", "consecutive_bad")
 # At most once in so many steps does the host look at what was decided.
 WATCH_STEPS = 8
 # A run goes back this often at the most: a loss that keeps rising after that is

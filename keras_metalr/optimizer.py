@@ -138,16 +138,16 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                     self.rates.append(Rate(leaf))
             self._trainable_variables = self._updated(variables)
             control = RunControl(
-                self._inner,
-                self._trainable_variables,
-                self._unsaved.model.trainable_variables,
-                self.rates,
-                self._unsaved.controller,
-                self.settings,
-                self.horizon(self.total_steps),
-                self.step_context,
-                self._pretrained,
-                self._unsaved.model.steps_per_execution,
+                optimizer=self._inner,
+                variables=self._trainable_variables,
+                trainable_variables=self._unsaved.model.trainable_variables,
+                rates=self.rates,
+                controller=self._unsaved.controller,
+                settings=self.settings,
+                horizon=self.horizon(self.total_steps),
+                context=self.step_context,
+                pretrained=self._pretrained,
+                steps_per_execution=self._unsaved.model.steps_per_execution,
             )
         self._before = backend.uncompiled(control.before)
         self._after = backend.uncompiled(control.after)
@@ -177,7 +177,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         """`(total_steps, interval)` for a run of that many steps."""
         total_steps = min(total_steps, MAX_STEPS)
         steps = accumulation_steps(self._inner)
-        return total_steps, decision_interval(total_steps, steps)[0]
+        return total_steps, decision_interval(total_steps, steps)
 
     @property
     def variables(self) -> list[keras.Variable]:

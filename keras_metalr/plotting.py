@@ -183,8 +183,6 @@ def _draw_run(
 
 def _mark_rollbacks(ax: Any, trace: Any) -> None:
     names = list(trace.columns)
-    if "event" not in names:
-        return
     rows = np.asarray(trace.rows, "float64")
     events = np.nan_to_num(rows[:, names.index("event")]).astype(int)
     is_rollback = (events & _ROLLBACK) != 0
@@ -330,7 +328,6 @@ def import_pyplot() -> Any:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            "Plots need matplotlib. Install it with "
-            '`pip install "keras_metalr[plots]"`.'
+            "Plots need matplotlib. Install it with `pip install matplotlib`."
         ) from error
     return pyplot

@@ -16,6 +16,7 @@ from keras_metalr import backend
 from keras_metalr import safe_start
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
+from keras_metalr.guard import TROUBLES
 from keras_metalr.guard import look_steps
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
@@ -456,11 +457,11 @@ class Session:
         """The last loss on validation data, `None` where there was none."""
         if not self.count("validations"):
             return None
-        return _scalar(_to_host(self._scalars(None)), "validation_loss")
+        return self._present("validation_loss")
 
     def last_step_was_finite(self) -> bool:
         """Whether the last step had a finite loss and gradient."""
-        return bool(_scalar(_to_host(self._scalars(None)), "finite"))
+        return bool(self._present("finite"))
 
     def trace_rows(self) -> np.ndarray:
         """The trace so far, shape `(num_decisions, num_columns)`."""
@@ -535,8 +536,7 @@ def _scalar(vector: np.ndarray, name: str) -> float:
 
 
 def _is_healthy(vector: Any) -> bool:
-    names = ("high_decisions", "cooldown", "consecutive_bad")
-    return all(_scalar(vector, name) == 0.0 for name in names)
+    return all(_scalar(vector, name) == 0.0 for name in TROUBLES)
 
 
 def _remove(reference: "weakref.ref[Session]") -> None:

@@ -25,6 +25,9 @@ Tensor = Any
 SAMPLE_SIZE = 4096
 MIN_PER_VARIABLE = 64
 TINY = 1e-30
+# Smallest drop, relative to the loss, that the arithmetic of the forward pass
+# resolves in float32: about 100 units of the last place.
+RESOLUTION = 1.2e-5
 # Weights that start at zero have no scale of their own: take so much for each.
 SMALLEST_WEIGHT = 0.01
 
@@ -228,7 +231,7 @@ def trust_ratio(
     loss_before: Tensor,
     loss_after: Tensor,
     promised_drop: Tensor,
-    resolution: float = 1.2e-5,
+    resolution: float = RESOLUTION,
 ) -> tuple[Tensor, Tensor]:
     """The drop in loss that came, over the drop that a straight line promised.
 
@@ -262,7 +265,7 @@ def shortfall(
     loss_after: Tensor,
     promised_drop: Tensor,
     scale: Tensor,
-    resolution: float = 1.2e-5,
+    resolution: float = RESOLUTION,
 ) -> tuple[Tensor, Tensor]:
     """What a step promised, and how much of that did not come.
 

@@ -17,16 +17,21 @@ class Trace:
     and `grad_norm` (of the interval's last step), the features (see
     `keras_metalr.features.FEATURES`), `trust_ratio` (NaN where it could not be
     measured), the controller's `output`, the `increment` of the log rate that
-    followed from it, and `event` (1: steps without a finite loss were skipped,
-    2: went back to the last good weights, 4: safe start; added up).
+    followed from it, and `event` (1: steps without a finite loss or gradient
+    were skipped, 2: went back to the last good weights, 4: safe start; added
+    up).
 
     Args:
-        rows: Array of shape `(num_decisions, num_columns)`, float32.
+        rows: Array of shape `(num_decisions, num_columns)`, float32, or `None`.
+            Defaults to `None`, no decision.
+
+    Raises:
+        ValueError: if `rows` has another shape.
 
     Example:
 
     >>> import numpy as np
-    >>> trace = Trace(np.zeros((2, len(TRACE_COLUMNS)), "float32"))
+    >>> trace = Trace(np.zeros((2, len(Trace.columns)), "float32"))
     >>> len(trace), trace["loss"].shape
     (2, (2,))
     """
@@ -56,13 +61,16 @@ class Trace:
         return self.rows[:, self.columns.index(column)]
 
     def to_dataframe(self) -> Any:
-        """The trace as a `pandas.DataFrame` (extra `[bench]`)."""
+        """The trace as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: if pandas is missing.
+        """
         try:
             import pandas as pd
         except ImportError as error:
             raise ImportError(
-                "`Trace.to_dataframe` needs pandas: "
-                'pip install "keras_metalr[bench]"'
+                "`Trace.to_dataframe` needs pandas: pip install pandas"
             ) from error
         return pd.DataFrame(self.rows, columns=list(self.columns))
 
@@ -71,10 +79,19 @@ class Trace:
 
         Args:
             path: String or path; the ending chooses the format: `.csv`, `.npz`
-                or `.parquet` (extra `[bench]`).
+                or `.parquet`, which needs pandas and pyarrow and is read by
+                `pandas.read_parquet` alone.
 
         Raises:
             ValueError: for any other ending.
+            ImportError: for `.parquet`, if pandas or pyarrow is missing.
+
+        Example:
+
+        ```python
+        metalr.trace.save("trace.csv")
+        trace = Trace.load("trace.csv")
+        ```
         """
         target = pathlib.Path(path)
         if target.suffix == ".csv":

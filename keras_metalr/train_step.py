@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_metalr import backend
 from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.signals import RESOLUTION
 from keras_metalr.step_context import StepContext
 
 Tensor = Any
@@ -27,10 +28,8 @@ Tensor = Any
 # somebody may yet write to (a target network), up to the second.
 MAX_STATISTIC = 2**20
 MAX_FROZEN = 2**16
-# Smallest drop, relative to the loss, that the arithmetic of the forward pass
-# resolves: about 100 units of the last place in float32, 1 in half precision.
-RESOLUTION = {"float16": 1e-3, "bfloat16": 8e-3}
-RESOLUTION_FLOAT32 = 1.2e-5
+# `signals.RESOLUTION` in half precision: a unit of the last place.
+HALF_RESOLUTION = {"float16": 1e-3, "bfloat16": 8e-3}
 
 
 def hooked_compute_loss(
@@ -72,8 +71,8 @@ def measured_train_step(
     original = model.train_step
     compute_loss = model.compute_loss
     context = optimizer.step_context
-    resolution = RESOLUTION.get(
-        str(getattr(model, "compute_dtype", "float32")), RESOLUTION_FLOAT32
+    resolution = HALF_RESOLUTION.get(
+        str(getattr(model, "compute_dtype", "float32")), RESOLUTION
     )
 
     # Found once, not at every eager step; TensorFlow may yet have to build the
@@ -292,8 +291,8 @@ def _replay(
 
     Same batch, same dropout masks, same statistics (the state is the one of
     before the step), training mode: it differs from the loss of the step in the
-    weights alone. Nothing it
-    writes (running statistics, metrics) leaves the stateless scope.
+    weights alone. Nothing it writes (running statistics, metrics) leaves the
+    stateless scope.
     """
     try:
         if carried:

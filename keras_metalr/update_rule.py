@@ -11,6 +11,7 @@ from typing import Any
 from typing import NamedTuple
 
 from keras_metalr import backend
+from keras_metalr.signals import TINY
 
 ops = backend.native_ops()
 Tensor = Any
@@ -64,7 +65,7 @@ IDLE_INCREMENT = 0.1
 # so much growth at the most, from so many steps a decision on, and not at the
 # very end. Nor is it where a batch is so small that its own loss tells little
 # of others, or where the validation loss is so far above the training loss
-# (logs of their ratio) that what is learned is learned by heart.
+# (logs of their ratio) that the net overfits.
 KEPT_DISTRUST = 0.15
 KEPT_POWER = 1.5
 KEPT_INCREMENT = 0.1
@@ -84,10 +85,8 @@ MIN_RATE = 1e-15
 MAX_RATE = 1e12
 
 
-def decision_interval(
-    total_steps: int, accumulation_steps: int = 1
-) -> tuple[int, int]:
-    """Steps from one decision to the next, and decisions in the whole run.
+def decision_interval(total_steps: int, accumulation_steps: int = 1) -> int:
+    """Steps from one decision to the next.
 
     A run is about `NUM_DECISIONS` decisions, however long it is: the same
     controller that decides well every 10 of 2,000 steps lets the rate run away
@@ -99,18 +98,17 @@ def decision_interval(
             Defaults to `1`.
 
     Returns:
-        Tuple `(interval, num_decisions)` of integers (>= 1).
+        Integer (>= 1).
 
     Example:
 
     >>> decision_interval(2000)
-    (10, 200)
+    10
     >>> decision_interval(50)
-    (1, 50)
+    1
     """
     updates = max(1, total_steps // accumulation_steps)
-    interval = max(1, round(updates / NUM_DECISIONS)) * accumulation_steps
-    return interval, max(1, math.ceil(total_steps / interval))
+    return max(1, round(updates / NUM_DECISIONS)) * accumulation_steps
 
 
 class Evidence(NamedTuple):
@@ -201,8 +199,8 @@ def least(evidence: Evidence) -> Tensor:
       by up to 0.1. New weights alone, since pretrained ones begin with a good
       loss.
     - The run is long, its batches are not small, validation data say that it
-      learns nothing by heart, and its distrust is below that of tuned
-      schedules: `kept_distrust`. New weights alone, again.
+      does not overfit, and its distrust is below that of tuned schedules:
+      `kept_distrust`. New weights alone, again.
 
     Args:
         evidence: `Evidence`.
@@ -358,7 +356,7 @@ def ramp(
         +-log(100), and 1.0 once the update is as long as it should be.
     """
     limit = math.log(RAMP_LIMIT)
-    target = ops.log(ratio * weight_norm) - ops.log(update_norm + 1e-30)
+    target = ops.log(ratio * weight_norm) - ops.log(update_norm + TINY)
     target = ops.where(ops.isfinite(target), target, -limit)
     done = ops.abs(target) <= math.log(RAMP_TOLERANCE)
     return ops.clip(target, -limit, limit), ops.cast(done, "float32")

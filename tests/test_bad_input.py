@@ -40,14 +40,10 @@ BAD_ARGUMENTS: list[tuple[str, Any]] = [
     ),
     *(
         (name, value)
-        for name in ("safe_start", "guard")
+        for name in ("safe_start", "guard", "feedback")
         for value in (1, 0, None, "yes")
     ),
-    *(
-        (name, value)
-        for name in ("feedback", "pretrained")
-        for value in (1, 0, "yes")
-    ),
+    *(("pretrained", value) for value in (1, 0, "yes")),
     *(("verbose", value) for value in (2, -1, True, "1", None, "auto")),
     *(("controller", value) for value in (None, 3, Controller, lambda x: x)),
 ]

@@ -1,5 +1,6 @@
 """What README.md says, done: its code runs, its names and files exist."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -47,6 +48,23 @@ def test_links_to_files_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_links_to_headings_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", text)
+    for file, anchor in links:
+        target = (ROOT / page).parent / file if file else ROOT / page
+        headings = re.findall(
+            r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert anchor in {_anchor(heading) for heading in headings}, anchor
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -89,7 +107,22 @@ def test_limits_are_those_of_the_code():
     )
     assert f"first updates are {new} of the weights' length" in words
     assert f"{old} for pretrained weights" in words
-    assert decision_interval(299)[0] == 1 and decision_interval(300)[0] == 2
+    assert decision_interval(299) == 1 and decision_interval(300) == 2
     assert "fewer than 300 steps decide at every step" in README.replace(
         "\n  ", " "
     )
+
+
+def test_the_table_of_arguments_is_that_of_the_callback():
+    from keras_metalr import MetaLR
+
+    section = README.split("\n## Arguments\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section, re.MULTILINE)
+    parameters = inspect.signature(MetaLR).parameters.values()
+    defaults = [
+        (p.name, str(p.default).replace("general", '"general"'))
+        for p in parameters
+    ]
+    assert rows == defaults
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert by_name == [name for name, _ in rows[1:]]

@@ -201,7 +201,7 @@ def peers_table(folder: Path) -> str:
     packed = load_packed(folder)
     if packed is None:
         return NOT_MEASURED
-    return main_table(summary.rows(*packed), packed.records)
+    return main_table(packed.plan, summary.rows(*packed), packed.records)
 
 
 def overhead_table(folder: Path) -> str:

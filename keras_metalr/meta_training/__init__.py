@@ -16,5 +16,5 @@ _missing = [
 if _missing:
     raise ImportError(
         f"Meta-training needs {', '.join(_missing)}. Install it with "
-        '`pip install "keras_metalr[meta]"`.'
+        '`pip install ".[meta]"` in a checkout.'
     )

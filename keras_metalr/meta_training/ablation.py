@@ -96,7 +96,7 @@ def parts() -> list[Part]:
         Part("trust: cap on growth alone", rule=_growth_only),
         Part("trust: new weights as pretrained ones", rule=_as_pretrained),
         Part("no least change", rule=_never_lifted),
-        Part("trust: neither", without=GROUPS["trust"], rule=_free),
+        Part("trust: no cap, no feature", without=GROUPS["trust"], rule=_free),
         Part("guard off", settings=Settings(guard=False)),
         Part("feedback within the run", settings=Settings(feedback=True)),
     ]

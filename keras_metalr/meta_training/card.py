@@ -201,11 +201,13 @@ It was trained on nets of a few thousand weights alone ({families}), about a
 third of them starting from pretrained weights and half of them with validation
 data, {conditions}, in runs of {shortest} to {longest} steps.
 It has seen no large network. Without validation data it cannot know that a net
-learns its data by heart: the worst tasks are tiny noisy data sets of that kind.
+overfits: the worst tasks are tiny noisy data sets of that kind. The digits have
+no training split: version 1 of the tasks has all of them, version 2 all but
+those that the project's workloads validate on.
 
 What the shipped preset does beyond that is measured apart, in the project's
 repository: ResNet-18 and a pretrained encoder beside tuned schedules
-(`docs/large_nets.md`), runs of 50 and of 20,000 steps (`docs/horizons.md`),
+(`docs/large_nets.md`), runs of 50 to 20,000 steps (`docs/horizons.md`),
 other methods (`docs/benchmark.md`), the same run without one part or the other
 (`docs/ablation.md`), and smaller evolutions that never saw the family that they
 are scored on (`docs/leave_out.md`).

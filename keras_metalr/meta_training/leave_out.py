@@ -150,7 +150,7 @@ PAGE = """# Families that were left out of training
 Regret, with its 95 % interval, on {num_held_out} held-out tasks of a family,
 runs of {num_steps} steps: 0 is the best of 36 tuned runs of the same task, 1 is
 no progress. *Start* is the supervised fit of phases 1 and 2; *all* was evolved
-from it on all families, *others* likewise, but for the row's own. Each
+from it on all families, *others* on all but the row's own. Each
 evolution: {num_generations} generations of {num_pairs} antithetic pairs on
 {num_tasks} tasks of each family ({device}), far fewer than the shipped
 controller's, which is in no column. Data: {data}.

@@ -37,12 +37,15 @@ def gather_experience(
         num_runs: Integer (>= 1), runs in all. Defaults to `20`.
         first_seed: Integer, seed of the first run; each of the others has the
             next one. Defaults to `0`.
-        controller: As in `MetaLR`, the controller of the first run.
-            Defaults to `"general"`.
+        controller: As in `MetaLR`, used in every run. Defaults to `"general"`.
         progress: Callable that is given each finished run. Defaults to `None`.
 
     Returns:
         List of `Experience`, in order.
+
+    Raises:
+        ValueError: if `num_runs` is not a positive integer, or if the folder
+            cannot be read or written.
 
     Example:
 

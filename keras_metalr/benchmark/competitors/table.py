@@ -16,12 +16,12 @@ from keras_metalr.benchmark.competitors.peer import Peer
 from keras_metalr.benchmark.competitors.peer import Setting
 from keras_metalr.benchmark.competitors.rate_finder import NUM_STEPS
 from keras_metalr.benchmark.competitors.rate_finder import find_rate
-from keras_metalr.benchmark.competitors.rate_rules import WARMUP_FRACTION
 from keras_metalr.benchmark.competitors.rate_rules import RateRule
 from keras_metalr.benchmark.competitors.rate_rules import one_cycle
 from keras_metalr.benchmark.competitors.rate_rules import one_cycle_peak
 from keras_metalr.benchmark.competitors.rate_rules import warmup_cosine
 from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
+from keras_metalr.benchmark.competitors.rate_rules import warmup_steps
 from keras_metalr.benchmark.competitors.steered_optimizer import (
     SteeredOptimizer,
 )
@@ -40,9 +40,8 @@ def _plain(setting: Setting, start: float) -> Any:
 
 
 def _schedule_free(setting: Setting, start: float) -> Any:
-    warmup_steps = max(1, round(WARMUP_FRACTION * setting.num_steps))
     return keras.optimizers.ScheduleFreeAdamW(
-        learning_rate=start, warmup_steps=warmup_steps
+        learning_rate=start, warmup_steps=warmup_steps(setting.num_steps)
     )
 
 
@@ -64,7 +63,6 @@ _SCHEDULES = (
         source="the workload's optimizer",
         start=_RATE,
         make_optimizer=_plain,
-        has_rate=True,
         is_tuned=True,
     ),
     Peer(
@@ -74,7 +72,6 @@ _SCHEDULES = (
         make_optimizer=lambda setting, start: _steered(
             warmup_cosine(setting.num_steps), setting, start
         ),
-        has_rate=True,
         is_tuned=True,
     ),
     Peer(
@@ -84,7 +81,6 @@ _SCHEDULES = (
         make_optimizer=lambda setting, start: _steered(
             warmup_linear(setting.num_steps), setting, start
         ),
-        has_rate=True,
         is_tuned=True,
     ),
     Peer(
@@ -105,7 +101,6 @@ _SCHEDULES = (
         source="keras.callbacks.ReduceLROnPlateau",
         start=_FIRST_RATE,
         make_optimizer=_plain,
-        has_rate=True,
         is_tuned=True,
         callbacks=_reduce_on_plateau,
         note="reads the validation loss; patience of 2 epochs",
@@ -117,7 +112,6 @@ _SCHEDULES = (
         make_optimizer=lambda setting, start: _steered(
             greedy(), setting, start
         ),
-        has_rate=True,
         is_tuned=True,
     ),
     Peer(
@@ -125,7 +119,6 @@ _SCHEDULES = (
         source="keras.optimizers.ScheduleFreeAdamW, arXiv 2405.15682",
         start=_RATE,
         make_optimizer=_schedule_free,
-        has_rate=True,
         is_tuned=True,
         evaluation_weights=keras_schedule_free,
         note="evaluated at its averaged weights",
@@ -137,7 +130,8 @@ _SCHEDULES = (
         make_optimizer=_plain,
         callbacks=_metalr,
         recovers=True,
-        note="the copies that its guard keeps are not in its variables",
+        note="reads the validation loss; the copies that its guard keeps are "
+        "not in its variables",
     ),
 )
 

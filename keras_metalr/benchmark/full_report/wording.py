@@ -76,7 +76,7 @@ def summary_note() -> str:
         "median; a missed one counts as infinity. Stability: variance of the "
         "training loss (of every step), over the whole run and over its last "
         "half; smaller is steadier. s/run: seconds, with compiling and "
-        "validation."
+        "validation, not taken in turn: for what MetaLR costs see the README."
     )
 
 

@@ -22,20 +22,21 @@ from keras_metalr.benchmark.text import rate_text
 
 HEADS = ("method", "rate", "seeds", "accuracy", "lowest", "loss", "F1")
 COLUMNS = """
-Accuracy, loss and macro F1 on the validation data at the end: means over the
-seeds, and the lowest accuracy of any.
+Accuracy, loss and macro F1 on the validation data at the end, which MetaLR
+reads: 512 images, 872 texts. Means over the seeds, and the lowest accuracy of
+any.
 """
 _HEAD = """
 # Large networks
 
-MetaLR from four first rates beside tuned schedules, each of which knows the
-whole run's length and one of several highest rates.
+MetaLR from four first rates beside schedules that, like MetaLR, know the length
+of the run, and are tried at several highest rates. Where the best of those is
+the first or the last, a better one may lie beyond.
 
 {columns}
 """
 _FOOT = """
-Rows with fewer seeds than others, and rates that are missing, were not finished
-in the time there was. Made by `python benchmarks/large_nets.py page` from
+Made by `python benchmarks/large_nets.py page` from
 `benchmarks/results/large_nets`.
 """
 _ALL_OF_SST2 = """

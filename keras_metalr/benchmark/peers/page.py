@@ -43,6 +43,7 @@ FIGURES = (
     RATE_FIGURE,
 )
 
+_REGRETS = ("regret, all starts", "worst start", "right start")
 # Of a run, where the rates are compared: before the schedules end at 0.
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -60,13 +61,22 @@ tuned rate (column *trials*: {trials} runs on each workload, the same rates for
 all), its own first guess, or for MetaLR the tuned constant rate. *Regret* is
 the final validation loss: 0 is the best tuned baseline (constant, warmup and
 cosine, warmup and linear: the lowest median), 1 is the loss before training,
-which is also what a run that diverged counts as. *Regret, all starts* is the
-mean over workloads and starts, *worst start* that of each workload's worst,
-both of medians over {seeds} seeds, with 95 % bootstrap intervals over seeds.
-*Score* is AlgoPerf's: the area under the performance profile of the steps to
-the baseline's loss, from scale 1; a miss is infinite. *State* is optimizer
-state in bytes a weight, on the largest network; *step time* is relative to a
-constant rate, the methods taking turns in one process.
+which is also what a run that diverged counts as. *All starts* is its mean over
+workloads and starts, *worst start* that of each workload's worst, *right start*
+that of scale 1, all of medians over {seeds} seeds. In brackets 95 % bootstrap
+intervals over seeds, targets and workloads as they are: they say nothing of
+other workloads. *Score* is AlgoPerf's: the area under the performance profile
+of the steps to the baseline's loss, from scale 1; a miss is infinite. *State*
+is optimizer state in bytes per weight, on the largest network; *step time* is
+relative to a constant rate, the methods taking turns in one process.
+
+Losses are those of the validation data, which MetaLR reads once per evaluation,
+as `reduce_on_plateau` does; there are no others. MetaLR's starts are one run up
+to rounding, so that of its runs about one in seven is a new one.
+"""
+_APART_READING = """
+Regret as above, over the {count} workloads that share neither data nor kind of
+network nor optimizer with meta-training: {names}.
 """
 _TIME_READING = """
 From scale 1. *Reached*: workloads on which the median run came to the target.
@@ -137,8 +147,9 @@ def page(packed: Packed | None) -> str:
     parts = [
         _HEAD,
         f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
-        main_table(table, records),
+        main_table(plan, table, records),
         reading,
+        *_apart(plan, table),
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
         f"![Performance profiles]({PROFILE_FIGURE})\n",
         "## Time\n",
@@ -149,14 +160,15 @@ def page(packed: Packed | None) -> str:
         "## From scale 1, on each workload\n",
         _workload_table(plan, table),
         "\nMedian regret over the seeds.\n",
-        "## Where MetaLR stood\n",
+        "## MetaLR's rate beside the best baseline's\n",
         _rate_table(paths),
         _RATE_READING,
         f"![MetaLR's rate and the best baseline's]({RATE_FIGURE})\n",
         "## Workloads\n",
         _targets_table(plan, goals),
         "\n*Shared*: with the tasks that the shipped controller was evolved "
-        "on.\n",
+        "on. Its digits were all there are, those that the workloads validate "
+        "on among them.\n",
         "## Methods\n",
         _methods_table(plan),
         _made_with(plan, records),
@@ -164,10 +176,11 @@ def page(packed: Packed | None) -> str:
     return "\n".join(parts)
 
 
-def main_table(table: Sequence[Row], records: Records) -> str:
+def main_table(plan: Plan, table: Sequence[Row], records: Records) -> str:
     """All methods in Markdown.
 
     Args:
+        plan: `Plan`.
         table: Sequence of `Row`.
         records: Mapping from (workload, method) to the records of its sweep.
     """
@@ -175,8 +188,7 @@ def main_table(table: Sequence[Row], records: Records) -> str:
     text = markdown_table(
         (
             "method",
-            "regret, all starts",
-            "worst start",
+            *_REGRETS,
             "score",
             "diverged",
             "trials",
@@ -186,8 +198,7 @@ def main_table(table: Sequence[Row], records: Records) -> str:
         (
             (
                 row.method,
-                _with_interval(row, mean_regret),
-                _with_interval(row, mean_worst_regret),
+                *_regret_texts(plan, row.regrets),
                 f"{profiles[row.method]:.2f}",
                 f"{row.num_diverged}/{row.num_runs}",
                 _trials_text(row),
@@ -271,9 +282,40 @@ def _trials_text(row: Row) -> str:
     return f"{trials} + {row.extra_steps} steps" if row.extra_steps else trials
 
 
-def _with_interval(row: Row, statistic: Any) -> str:
-    low, high = bootstrap_interval(row.regrets, statistic)
-    return f"{statistic(row.regrets):.2f} [{low:.2f}, {high:.2f}]"
+def _regret_texts(plan: Plan, regrets: np.ndarray) -> list[str]:
+    """The cells under `_REGRETS`."""
+    right = [plan.scales.index(1.0)]
+    return [
+        _with_interval(regrets, mean_regret),
+        _with_interval(regrets, mean_worst_regret),
+        _with_interval(regrets[:, :, right], mean_regret),
+    ]
+
+
+def _with_interval(regrets: np.ndarray, statistic: Any) -> str:
+    low, high = bootstrap_interval(regrets, statistic)
+    return f"{statistic(regrets):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _apart(plan: Plan, table: Sequence[Row]) -> list[str]:
+    """The workloads that have nothing in common with meta-training."""
+    names = [name for name in plan.workloads if SUITE[name].shares_nothing]
+    if not names:
+        return []
+    places = [plan.workloads.index(name) for name in names]
+    parts = [(row.method, row.regrets[:, places]) for row in table]
+    parts.sort(key=lambda part: mean_regret(part[1]))
+    return [
+        "## Where nothing is shared with meta-training\n",
+        markdown_table(
+            ("method", *_REGRETS),
+            (
+                (method, *_regret_texts(plan, regrets))
+                for method, regrets in parts
+            ),
+        ),
+        _APART_READING.format(count=len(names), names=", ".join(names)),
+    ]
 
 
 def _workload_table(plan: Plan, table: Sequence[Row]) -> str:
