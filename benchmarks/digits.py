@@ -39,7 +39,11 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print what came out."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.epochs is not None and arguments.output is None:
+        # Runs of another length are not to lie among those of the README.
+        parser.error("--epochs needs an --output of its own")
     # TensorFlow warns that functions are traced anew: each run has its model.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     output = arguments.output or RESULTS / _folder_name(arguments.optimizer)
@@ -54,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Job(
             title=f"{method}, {rate:g}, seed {seed}",
             workload=workload,
-            config=RunConfig(method=method, learning_rate=rate, seed=seed),
+            config=RunConfig(
+                method=method,
+                learning_rate=rate,
+                seed=seed,
+                epochs=arguments.epochs,
+            ),
         )
         for seed in range(arguments.seeds)
         for method, rates in (("static", grid), ("metalr", STARTING_RATES))
@@ -95,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=NUM_RATES,
         help="constant rates in the grid (default: %(default)s)",
+    )
+    add(
+        "--epochs",
+        type=int,
+        help="passes over the data, with an --output of its own (default: 20)",
     )
     add(
         "--output",

@@ -10,8 +10,6 @@ trained on and no constant was chosen on. About ten minutes on two CPU cores.
 import argparse
 import os
 import pathlib
-import shlex
-import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_metalr import experience
+from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.text import bounds_text
@@ -59,13 +58,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--families", nargs="+", default=["dense", "residual"])
+    add(
+        "--families",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=["dense", "residual"],
+        help="of tasks (default: dense residual)",
+    )
     add("--controllers", nargs="+", default=["supervised", "general"])
     add("--tasks", type=int, default=32, help="of each family")
     add("--runs", type=int, default=20, help="of each task, one after another")
     add("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args(argv)
-    given = sys.argv[1:] if argv is None else list(argv)
     check_backend()
     data, names = load_data()
     rows = []
@@ -80,10 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             rows.append({"family": family, "controller": name, **_row(regrets)})
             print(rows[-1], flush=True)
+    command = command_text("benchmarks/experience.py", argv)
     record = {
-        "command": shlex.join(
-            ["KERAS_BACKEND=jax", "python", "benchmarks/experience.py", *given]
-        ),
+        "command": f"KERAS_BACKEND=jax {command}",
         "controllers": {
             name: controller_mark(name) for name in arguments.controllers
         },

@@ -26,7 +26,9 @@ from rich.console import Console
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
 from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import claim_folder
 from keras_metalr.benchmark.experiment import make_runs
@@ -34,6 +36,7 @@ from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import count_text
@@ -48,6 +51,7 @@ from keras_metalr.workloads.workload import Workload
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "horizons"
 PAGE = ROOT / "docs" / "horizons.md"
+COMMAND = "KERAS_BACKEND=jax python benchmarks/horizons.py"
 NUM_VALIDATIONS = 10
 # MetaLR's two starts, and what a cosine is tried at, over the usual rate.
 STARTS = (1e-6, 10.0)
@@ -56,9 +60,10 @@ HEAD = """
 # Short and long runs
 
 The shipped controller was trained on runs of 50 to 1,000 steps of far smaller
-nets. A cosine knows the length of the run and its highest rate. Means over
-{seeds}; *lowest*: the lowest accuracy of any seed; *highest rate* and *last
-rate*: over the run, of all seeds.
+nets. A cosine, like MetaLR, knows the length of the run; where the best of its
+four rates is the first or the last, a better one may lie beyond. Means over
+{seeds}, on validation data that MetaLR reads; *lowest*: the lowest accuracy of
+any seed; *highest rate*: the highest of any; *last rate*: the geometric mean.
 """
 FOOT = """
 Made by `KERAS_BACKEND=jax python benchmarks/horizons.py --seeds {seeds}` from
@@ -132,10 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--page", type=pathlib.Path, default=PAGE)
     arguments = parser.parse_args(argv)
     if arguments.check:
-        if arguments.page.read_text("utf-8") == page(arguments.output):
-            return 0
-        print(f"error: {arguments.page} is stale.", file=sys.stderr)
-        return 1
+        try:
+            is_fresh = read_text(arguments.page) == page(arguments.output)
+        except PAGE_ERRORS as error:
+            return report_error(error)
+        return 0 if is_fresh else report_stale(str(arguments.page), COMMAND)
     try:
         claim_folder(arguments.output)
         for title, (workload, lengths) in tasks().items():

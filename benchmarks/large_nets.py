@@ -40,6 +40,9 @@ import numpy as np
 
 from keras_metalr import MetaLR
 from keras_metalr.benchmark import scoring
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.competitors.methods import cosine
 from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
 from keras_metalr.benchmark.environment import environment
@@ -49,6 +52,7 @@ from keras_metalr.benchmark.large_nets.tasks import METHODS
 from keras_metalr.benchmark.large_nets.tasks import TASKS
 from keras_metalr.benchmark.large_nets.tasks import Task
 from keras_metalr.benchmark.large_nets.tasks import rates
+from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.workloads import tfds_source
@@ -60,6 +64,7 @@ from keras_metalr.workloads.sst2_bert import load_sst2
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "large_nets"
 PAGE = ROOT / "docs" / "large_nets.md"
+COMMAND = "python benchmarks/large_nets.py page"
 NUM_SEEDS = 3
 SEQUENCE_LENGTH = 64
 
@@ -103,11 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for rate in rates(TASKS[task], method)
         )
-    elif arguments.what == "page":
-        write_text(arguments.page, page(arguments.output))
-    elif arguments.page.read_text("utf-8") != page(arguments.output):
-        print(f"error: {arguments.page} is stale.", file=sys.stderr)
-        return 1
+    else:
+        try:
+            text = page(arguments.output)
+            if arguments.what == "page":
+                write_text(arguments.page, text)
+            elif read_text(arguments.page) != text:
+                return report_stale(str(arguments.page), COMMAND)
+        except PAGE_ERRORS as error:
+            return report_error(error)
     return 0
 
 

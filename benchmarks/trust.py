@@ -9,6 +9,7 @@ fifteen minutes on two CPU cores. What is there already is not made again.
 """
 
 import argparse
+import math
 import os
 import pathlib
 import sys
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from keras_metalr import phases
 from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
@@ -47,7 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--preset", required=True, help="encoder: KerasHub preset, or a folder")
     add("--runs", type=pathlib.Path, default=pathlib.Path("runs/trust"))
     add("--output", type=pathlib.Path, default=RESULT)
+    add(
+        "--steps",
+        type=int,
+        default=NUM_STEPS,
+        help="of each run (default: %(default)s)",
+    )
+    add("--rates", type=int, help="the first of each net's (default: all)")
     arguments = parser.parse_args(argv)
+    counts = (arguments.steps, arguments.rates)
+    if any(count is not None and count < 1 for count in counts):
+        parser.error("--steps and --rates must be 1 or more")
     console = Console()
     tasks = {
         "ResNet-18 on CIFAR-10, new": (
@@ -79,12 +91,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [
         row
         for name, (task, rates) in tasks.items()
-        for row in _measure(name, task, data[name], rates, runs, console)
+        for row in _measure(
+            name,
+            task,
+            data[name],
+            rates[: arguments.rates],
+            arguments.steps,
+            runs,
+            console,
+        )
     ]
     record = {
-        "command": "python benchmarks/trust.py --preset FOLDER",
+        "command": _command(arguments),
         "environment": environment(),
-        "num_steps": NUM_STEPS,
+        "num_steps": arguments.steps,
         "rows": rows,
     }
     write_json(arguments.output, record)
@@ -92,11 +112,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _command(arguments: argparse.Namespace) -> str:
+    """What made a record. Where the encoder lies is nobody's business."""
+    flags = ["--preset", "FOLDER"]
+    if arguments.steps != NUM_STEPS:
+        flags += ["--steps", str(arguments.steps)]
+    if arguments.rates is not None:
+        flags += ["--rates", str(arguments.rates)]
+    return command_text("benchmarks/trust.py", flags)
+
+
 def _measure(
     name: str,
     workload: Workload,
     data: Data,
     rates: Sequence[float],
+    num_steps: int,
     folder: pathlib.Path,
     console: Console,
 ) -> list[dict[str, Any]]:
@@ -105,9 +136,10 @@ def _measure(
 
     runs = phases.collect(
         workload.compiled_model,
-        workload.fit_arguments(data, 1, steps_per_epoch=NUM_STEPS),
+        workload.fit_arguments(data, 1, steps_per_epoch=num_steps),
         learning_rates=rates,
-        workload=workload.name,
+        # Runs of another length are other runs.
+        workload=f"{workload.name}-{num_steps}",
         folder=folder,
         progress=progress,
     )
@@ -124,7 +156,10 @@ def _measure(
 
 
 def _mean_of_second_half(ratios: np.ndarray) -> float:
-    return round(float(np.nanmean(ratios[len(ratios) // 2 :])), 4)
+    """Of those that could be measured; NaN where none could."""
+    half = ratios[len(ratios) // 2 :]
+    known = half[~np.isnan(half)]
+    return round(float(known.mean()), 4) if len(known) else math.nan
 
 
 def _print(rows: Sequence[dict[str, Any]], console: Console) -> None:

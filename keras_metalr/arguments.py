@@ -121,7 +121,13 @@ def check_experience_dir(folder: Any) -> None:
 
 
 def check_model(model: keras.Model) -> None:
-    """Raise `ValueError` for a model that cannot be trained."""
+    """Raise `ValueError` for a model that cannot be trained or controlled."""
+    if keras.config.is_nnx_enabled():
+        raise ValueError(
+            "MetaLR does not work with Flax NNX: Keras's trainer goes past the "
+            "hooks on the model there. Received: KERAS_NNX_ENABLED set. Unset "
+            "it, and start Python anew."
+        )
     if not getattr(model, "compiled", False) or model.optimizer is None:
         raise ValueError(
             "MetaLR controls a compiled model's optimizer, and this model has "

@@ -1,6 +1,7 @@
 """What differs between TensorFlow, JAX and torch, and nothing else."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -120,7 +121,10 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
         tensor = native(tensor)
         if positions is None:
             return tensor.reshape(-1).float()
-        return tensor.take(positions).float()
+        if tensor.device.type in ("cpu", "cuda"):
+            return tensor.take(positions).float()
+        # Slower by a view, but there on every device.
+        return tensor.reshape(-1).index_select(0, positions).float()
     flat = ops.reshape(tensor, (-1,))
     if positions is not None and _NAME == "jax":
         flat = flat.at[positions].get(
@@ -317,15 +321,7 @@ def random_state() -> Any:
         return None
     seed = _shared_seed()
     state = [None if seed is None else ops.copy(seed)]
-    if _NAME == "torch":
-        import torch
-
-        devices = range(torch.cuda.device_count())
-        state += [
-            torch.get_rng_state(),
-            *map(torch.cuda.get_rng_state, devices),
-        ]
-    return state
+    return state + [read_state() for read_state, _ in _torch_generators()]
 
 
 def set_random_state(state: Any) -> None:
@@ -336,12 +332,30 @@ def set_random_state(state: Any) -> None:
     seed = _shared_seed()
     if seed is not None and value is not None:
         seed.assign(value)
-    if states:
-        import torch
+    for (_, write_state), value in zip(
+        _torch_generators(), states, strict=True
+    ):
+        write_state(value)
 
-        torch.set_rng_state(states[0])
-        for device, value in enumerate(states[1:]):
-            torch.cuda.set_rng_state(value, device)
+
+def _torch_generators() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+    """How the state of each generator of PyTorch is read, and put back."""
+    if _NAME != "torch":
+        return []
+    import torch
+
+    found = [(torch.get_rng_state, torch.set_rng_state)]
+    for kind in (torch.cuda, torch.xpu):
+        found += [
+            (
+                functools.partial(kind.get_rng_state, device),
+                functools.partial(kind.set_rng_state, device=device),
+            )
+            for device in range(kind.device_count())
+        ]
+    if torch.backends.mps.is_available():
+        found.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+    return found
 
 
 def _shared_seed() -> keras.Variable | None:

@@ -197,7 +197,6 @@ class MetaLR(keras.callbacks.Callback):
         self._promises_checked = False
         self._validation_loss = None
         self._first_epoch = True
-        self.trace = Trace()
         shift = 0.0
         if self.experience_dir is not None:
             shift = next_shift(
@@ -222,6 +221,8 @@ class MetaLR(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuse what cannot work before anything has been trained."""
         self._training = True
+        # Not in `set_model`, which `evaluate` and `predict` call, too.
+        self.trace = Trace()
         if not self._steps_known():
             self._remove()
             raise ValueError(
@@ -234,13 +235,17 @@ class MetaLR(keras.callbacks.Callback):
             self._resume_from = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Set the horizon, once the first epoch is known."""
+        """Set the horizon, and again where epochs turn out to be longer."""
         if self._session is None:
             return
         remaining = None
         if self._first_epoch:
             self._first_epoch = False
+            self._epoch_steps = int(self.params.get("steps") or 0)
             remaining = self._remaining_steps(epoch)
+        elif self._grew_longer():
+            remaining = self._remaining_steps(epoch)
+        self._steps_at_epoch = self._steps_done()
         self._session.begin_epoch(remaining)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -393,7 +398,19 @@ class MetaLR(keras.callbacks.Callback):
         if self.total_steps is not None:
             return max(1, self.total_steps - self._steps_done())
         epochs = int(self.params.get("epochs", 1))
-        return max(1, (epochs - epoch) * int(self.params["steps"]))
+        return max(1, (epochs - epoch) * self._epoch_steps)
+
+    def _grew_longer(self) -> bool:
+        """Whether the last epoch had more steps than `fit` said it would.
+
+        `steps_per_execution` that do not divide them take whole executions,
+        where the data go on.
+        """
+        taken = self._steps_done() - self._steps_at_epoch
+        if self.total_steps is not None or taken <= self._epoch_steps:
+            return False
+        self._epoch_steps = taken
+        return True
 
     def _steps_done(self) -> int:
         return self._session.steps_done() if self._session else 0

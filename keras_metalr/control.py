@@ -40,6 +40,8 @@ Tensor = Any
 Scalars = dict[str, Tensor]
 
 NO_MINIMUM = TINY
+# What joins the logs of a step, and the scalar that it is.
+LOGGED = {"learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
 
 
 def _is_overwritten(variable: keras.Variable) -> bool:
@@ -374,12 +376,19 @@ class RunControl:
                     due, try_again, lambda: (unknown, unknown)
                 )
                 # Not within a branch: replicas cannot meet in there.
-                loss = backend.across_replicas([loss])[0]
+                loss, num_examples = backend.across_replicas(
+                    [loss, self._context.num_examples()]
+                )
                 before = vector
                 vector, row = backend.cond(
                     due,
                     lambda: self._decide(
-                        before, counters, loss, promised, resolution
+                        before,
+                        counters,
+                        loss,
+                        promised,
+                        num_examples,
+                        resolution,
                     ),
                     lambda: (before, state.empty_row()),
                 )
@@ -387,8 +396,7 @@ class RunControl:
                 state.write_row(row, due)
             backend.assign(state.counters, counters + self._one_step)
             return {
-                "learning_rate": state.get(vector, "learning_rate"),
-                "grad_norm": state.get(vector, "gradient_norm"),
+                name: state.get(vector, key) for name, key in LOGGED.items()
             }
 
     def _decide(
@@ -397,6 +405,7 @@ class RunControl:
         counters: Tensor,
         loss: Tensor,
         promised: Tensor,
+        num_examples: Tensor,
         resolution: float,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
@@ -413,7 +422,7 @@ class RunControl:
             clock,
             self._control,
             self._settings,
-            self._context.num_examples() * self._accumulation_steps,
+            num_examples * self._accumulation_steps,
             resolution,
             until_restored=decisions_until_restored(
                 clock.interval, self._steps_per_execution

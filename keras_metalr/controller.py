@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 from collections.abc import Iterable
 from collections.abc import Sequence
 from importlib import resources
@@ -184,6 +185,9 @@ class Controller(keras.Model):
                 f"{WEIGHTS_FILE} differs from {CONFIG_FILE}. "
                 "Install or save it again."
             )
+        # New layers draw seeds from Python's generator: one that is loaded must
+        # not change what the user draws after it.
+        drawn = random.getstate()
         try:
             controller = cls.from_config(config["config"])
             controller.load_weights(str(weights))
@@ -193,6 +197,8 @@ class Controller(keras.Model):
                 f"describe its {WEIGHTS_FILE} ({error}). Install or save it "
                 "again."
             ) from error
+        finally:
+            random.setstate(drawn)
         return controller
 
 

@@ -84,6 +84,12 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
 
     # -- The optimizer's interface, passed on. ------------------------------
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The user's class: what Keras writes into an `.h5` file, asks for."""
+        inner = self.__dict__.get("_inner")
+        return MeasuredOptimizer if inner is None else type(inner)
+
     @property
     def inner(self) -> keras.optimizers.Optimizer:
         """The user's optimizer."""
@@ -181,10 +187,14 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The run's variables, then the wrapped optimizer's."""
+        """The wrapped optimizer's variables, then the run's.
+
+        In this order, so that a list of them, as an `.h5` file has it, is one
+        of the wrapped optimizer's and a rest.
+        """
         state = self.metalr_state
         own = [] if state is None else list(state.variables)
-        return own + self._inner.variables
+        return [*self._inner.variables, *own]
 
     @property
     def learning_rate(self) -> Any:
@@ -217,6 +227,10 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         if sys.exc_info()[0] is not None and self.when_interrupted is not None:
             self.when_interrupted()
 
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the wrapped optimizer's variables."""
+        self._inner.set_weights(weights)
+
     def save_own_variables(self, store: Any) -> None:
         """Save the wrapped optimizer, so that plain Keras can load it."""
         self._inner.save_own_variables(store)
@@ -245,17 +259,43 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self,
         grads: Sequence[Tensor],
         trainable_variables: Sequence[keras.Variable] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Measure, set the rate, update the weights, measure."""
         if trainable_variables is None:
             trainable_variables = self._trainable_variables
-        trainable_variables = list(trainable_variables)
+        self._update(
+            grads,
+            trainable_variables,
+            lambda *update: self._inner.apply(*update, **kwargs),
+        )
+
+    def apply_gradients(
+        self, grads_and_vars: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The same, by the wrapped optimizer's method of this name."""
+
+        def update(grads: Any, variables: Any) -> Any:
+            pairs = list(zip(grads, variables, strict=True))
+            return self._inner.apply_gradients(pairs, *args, **kwargs)
+
+        grads, variables = zip(*grads_and_vars, strict=True)
+        return self._update(grads, variables, update)
+
+    def _update(
+        self,
+        grads: Sequence[Tensor],
+        variables: Sequence[keras.Variable],
+        update: Callable[[Any, Any], Any],
+    ) -> Any:
+        variables = list(variables)
         if not self.built:
-            self.build(trainable_variables)
-        grads, before = self._before(grads, trainable_variables)
+            self.build(variables)
+        grads, before = self._before(grads, variables)
         with backend.measuring(after=[before["weights"]]):
-            self._inner.apply(grads, trainable_variables)
+            result = update(grads, variables)
             self._after(before)
+        return result
 
     def stateless_apply(
         self,
@@ -264,13 +304,13 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         trainable_variables: Sequence[Tensor],
     ) -> tuple[list[Tensor], list[Tensor]]:
         """`apply` for JAX: takes all state, returns all state."""
-        own = len(self.control.state.variables)
+        inner = len(self._inner.variables)
         values = list(optimizer_variables)
         with self._scope(values, trainable_variables) as scope:
             grads, before = self._before(grads, self._trainable_variables)
         values = [scope.get_current_value(v) for v in self.variables]
-        weights, values[own:] = self._inner.stateless_apply(
-            values[own:], grads, trainable_variables
+        weights, values[:inner] = self._inner.stateless_apply(
+            values[:inner], grads, trainable_variables
         )
         with self._scope(values, weights) as scope:
             self._after(before)

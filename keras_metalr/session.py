@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_metalr import backend
 from keras_metalr import safe_start
+from keras_metalr.control import LOGGED
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
 from keras_metalr.guard import TROUBLES
@@ -35,7 +36,13 @@ HOPELESS_STEPS = 10
 SNAPSHOT_DECISIONS = 20
 CONFIRM_DECISIONS = 10
 # What is put on the instance of the model.
-_HOOKED = ("compute_loss", "train_step", "make_train_function", "evaluate")
+_HOOKED = (
+    "compute_loss",
+    "train_step",
+    "make_train_function",
+    "evaluate",
+    "_get_metrics_result_or_logs",
+)
 
 
 class Session:
@@ -112,6 +119,10 @@ class Session:
         model.make_train_function = self._hooked_make_train_function
         if backend.name() != "jax":
             model.evaluate = self._watched_evaluate(model.evaluate)
+        if backend.name() == "tensorflow":
+            model._get_metrics_result_or_logs = _with_measured(
+                model._get_metrics_result_or_logs
+            )
         model.train_function = None
         self._remove_with_fit()
 
@@ -247,12 +258,17 @@ class Session:
 
         def train_function(*arguments: Any) -> Any:
             state = arguments[0] if stateless else None
+            seen = self._rollbacks_seen
             try:
                 state = self._before_step(state)
                 if stateless:
                     arguments = (state, *arguments[1:])
                 return function(*arguments)
             except end_of_data:
+                if stateless:
+                    # Nobody takes the state that it may have gone back to: the
+                    # end of the epoch will.
+                    self._rollbacks_seen = seen
                 raise
             except BaseException:
                 self._recover(state)
@@ -411,8 +427,8 @@ class Session:
     def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
         if state is None:
             return variable.value
-        own = self.optimizer.control.state.variables
-        index = [id(v) for v in own].index(id(variable))
+        variables = self.optimizer.variables
+        index = [id(v) for v in variables].index(id(variable))
         return state[2][index]
 
     def _scalars(self, state: tuple | None) -> Any:
@@ -525,6 +541,26 @@ def _fit_frames() -> Iterator[types.FrameType]:
         ):
             yield frame
         frame = frame.f_back
+
+
+def _with_measured(
+    result_or_logs: Callable[[Any], Any],
+) -> Callable[[Any], Any]:
+    """Keras's choice of an epoch's logs, which what is added must not change.
+
+    It takes the metrics themselves, which know all replicas, where the logs of
+    a step have their names and no others.
+    """
+
+    @functools.wraps(result_or_logs)
+    def chosen(logs: Any) -> Any:
+        if not isinstance(logs, dict):
+            return result_or_logs(logs)
+        added = {name: logs[name] for name in LOGGED if name in logs}
+        rest = {name: v for name, v in logs.items() if name not in added}
+        return {**result_or_logs(rest), **added}
+
+    return chosen
 
 
 def _to_host(value: Any) -> np.ndarray:

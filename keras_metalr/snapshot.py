@@ -100,7 +100,7 @@ class Snapshot:
     def _groups(self) -> list[list[tuple[keras.Variable, bool]]]:
         """Variables in the order of the JAX state, and which are copied."""
         model, optimizer = self._model, self._model.optimizer
-        own = len(optimizer.metalr_state.variables)
+        own = {id(v) for v in optimizer.metalr_state.variables}
         frozen = frozen_weights(model)
         return [
             [(v, True) for v in model.trainable_variables],
@@ -109,8 +109,8 @@ class Snapshot:
                 for v in model.non_trainable_variables
             ],
             [
-                (v, i >= own and _is_slot(optimizer, v))
-                for i, v in enumerate(optimizer.variables)
+                (v, id(v) not in own and _is_slot(optimizer, v))
+                for v in optimizer.variables
             ],
         ]
 

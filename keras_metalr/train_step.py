@@ -6,6 +6,7 @@ One file for the three backends. On JAX a step takes and returns all state; on
 TensorFlow and torch it works on the variables themselves.
 """
 
+import functools
 import inspect
 import math
 import warnings
@@ -64,6 +65,12 @@ def _of_kind(signature: inspect.Signature, kind: Any) -> list[str]:
     return [p.name for p in signature.parameters.values() if p.kind is kind]
 
 
+def _resolution(model: keras.Model) -> float:
+    """That of the layer that computes in the lowest precision."""
+    types = {str(layer.compute_dtype) for layer in model._flatten_layers()}
+    return max(HALF_RESOLUTION.get(name, RESOLUTION) for name in types)
+
+
 def measured_train_step(
     model: keras.Model, optimizer: MeasuredOptimizer
 ) -> Callable[..., Any]:
@@ -71,9 +78,8 @@ def measured_train_step(
     original = model.train_step
     compute_loss = model.compute_loss
     context = optimizer.step_context
-    resolution = HALF_RESOLUTION.get(
-        str(getattr(model, "compute_dtype", "float32")), RESOLUTION
-    )
+    # Once the first step has built all layers.
+    resolution = functools.cache(lambda: _resolution(model))
 
     # Found once, not at every eager step; TensorFlow may yet have to build the
     # model, and then finds them as it traces.
@@ -136,7 +142,8 @@ def measured_train_step(
             _keep_statistics(optimizer, statistics, old_statistics)
             if buffers and optimizer.control.state.read()["bad"] > 0.5:
                 backend.overwrite(buffers, old_buffers)
-        return {**logs, **optimizer.finish_step(try_again, resolution)}
+        extra = optimizer.finish_step(try_again, resolution())
+        return {**logs, **extra}
 
     def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
         with context.step():
@@ -161,7 +168,7 @@ def measured_train_step(
                     state[1],
                     metrics,
                 ),
-                resolution,
+                resolution(),
             )
         slots = [scope.get_current_value(v) for v in optimizer.variables]
         return {**logs, **extra}, (weights, others, slots, metrics)

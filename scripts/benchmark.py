@@ -14,13 +14,14 @@ import dataclasses
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_metalr.benchmark.command_line import report_error
-from keras_metalr.benchmark.peers.__main__ import PAGE
-from keras_metalr.benchmark.peers.__main__ import RECORDS
 from keras_metalr.benchmark.peers.__main__ import main as write_page
+from keras_metalr.benchmark.peers.packed import PAGE
+from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import pack
 from keras_metalr.benchmark.peers.packed import unpack
 from keras_metalr.benchmark.peers.plan import SETS
@@ -31,7 +32,7 @@ from keras_metalr.benchmark.peers.timing import time_methods
 from keras_metalr.workloads import DataNotAvailableError
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, make the runs, write the page."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -55,28 +56,28 @@ def main(arguments: list[str] | None = None) -> int:
     add("--processes", type=int, default=1, help="side by side")
     add("--joblib-backend", choices=JOBLIB_BACKENDS, default="loky")
     add("--cluster", help="address of a Dask scheduler (a cluster of its own)")
-    options = parser.parse_args(arguments)
-    runs = options.output or pathlib.Path(f"runs/peers-{options.set}")
-    packed = RECORDS if options.publish else runs / "packed"
-    page = PAGE if options.publish else runs / PAGE.name
+    arguments = parser.parse_args(argv)
+    runs = arguments.output or pathlib.Path(f"runs/peers-{arguments.set}")
+    packed = RECORDS if arguments.publish else runs / "packed"
+    page = PAGE if arguments.publish else runs / PAGE.name
     parts = {
-        "workloads": options.workloads and tuple(options.workloads),
-        "seeds": options.seeds,
+        "workloads": arguments.workloads and tuple(arguments.workloads),
+        "seeds": arguments.seeds,
     }
     try:
         plan = dataclasses.replace(
-            SETS[options.set],
+            SETS[arguments.set],
             **{key: value for key, value in parts.items() if value is not None},
         )
         save_plan(plan, runs)
-        if options.resume_published:
+        if arguments.resume_published:
             unpack(RECORDS, runs)
         make_all(
             plan,
             runs,
-            num_processes=options.processes,
-            joblib_backend=options.joblib_backend,
-            cluster=options.cluster,
+            num_processes=arguments.processes,
+            joblib_backend=arguments.joblib_backend,
+            cluster=arguments.cluster,
         )
         time_methods(plan, runs)
         pack(plan, runs, packed)

@@ -11,8 +11,7 @@ import argparse
 import os
 import pathlib
 import platform
-import shlex
-import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +19,7 @@ import keras
 from rich.progress import Progress
 
 from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.phases import Run
 from keras_metalr.phases import collect
@@ -27,6 +27,7 @@ from keras_metalr.phases import fit_controller
 from keras_metalr.phases.collect import LADDER
 from keras_metalr.phases.fit import best_rates
 from keras_metalr.phases.fit import dataset
+from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
 
 # Not those of the demo and the benchmarks.
 SEEDS = (100, 101)
@@ -61,16 +62,56 @@ Made by `{command}`.
 """
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Collect, fit, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=pathlib.Path, required=True)
-    parser.add_argument("--runs", type=pathlib.Path, default="runs/digits")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[5, 20])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS))
-    parser.add_argument("--rates", type=float, nargs="+", default=list(LADDER))
-    arguments = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--output",
+        type=pathlib.Path,
+        required=True,
+        # Without a default to be named.
+        default=argparse.SUPPRESS,
+        help="folder for the preset",
+    )
+    add(
+        "--runs",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/digits"),
+        help="folder of the static runs",
+    )
+    add(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=[5, 20],
+        help="lengths of run, in passes over the data",
+    )
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(SEEDS),
+        help="each gets a run at every rate",
+    )
+    add(
+        "--optimizers",
+        nargs="+",
+        choices=OPTIMIZER_NAMES,
+        default=list(OPTIMIZERS),
+        help="each is trained with in turn",
+    )
+    add(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=list(LADDER),
+        help="constant rates",
+    )
+    arguments = parser.parse_args(argv)
     runs = _collect_all(arguments)
     controller = fit_controller(runs)
     features, targets = dataset(runs)
@@ -96,9 +137,7 @@ def main() -> None:
         backend=keras.backend.backend(),
         best=", ".join(f"{key}: {value}" for key, value in best.items()),
         longest=22 * max(arguments.epochs),
-        command=shlex.join(
-            ["python", "scripts/fit_controller.py", *sys.argv[1:]]
-        ),
+        command=command_text("scripts/fit_controller.py", argv),
     )
     controller.save_to_preset(str(arguments.output), card=card)
     print(f"Saved {arguments.output} (mean squared error {error:.3f}).")

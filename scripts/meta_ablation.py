@@ -9,13 +9,14 @@ writes the scores (JSON) and their page (Markdown).
 import argparse
 import os
 import pathlib
-import shlex
-import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
@@ -23,10 +24,11 @@ from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
 from keras_metalr.meta_training.ablation import make_page
 from keras_metalr.meta_training.data import load_data
+from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -39,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     add(
         "--families",
         nargs="+",
+        choices=tuple(FAMILIES),
         default=["dense", "dense_batchnorm", "autoencoder"],
+        help="of tasks",
     )
     add("--rows", nargs="+", help="names of rows (default: all)")
     add(
@@ -48,29 +52,29 @@ def main(arguments: list[str] | None = None) -> None:
         default=pathlib.Path("benchmarks/results/ablation.json"),
     )
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
-    options = parser.parse_args(arguments)
+    arguments = parser.parse_args(argv)
     check_backend()
     data, names = load_data()
     table = ablate(
-        Controller.from_preset(options.controller),
-        Controller.from_preset(options.start),
+        Controller.from_preset(arguments.controller),
+        Controller.from_preset(arguments.start),
         data,
-        tuple(options.families),
-        options.tasks,
-        options.rows,
+        tuple(arguments.families),
+        arguments.tasks,
+        arguments.rows,
         say=lambda line: print(line, flush=True),
     )
-    words = sys.argv[1:] if arguments is None else arguments
     record = {
         "table": table,
-        "command": shlex.join(["python", "scripts/meta_ablation.py", *words]),
-        "controller": controller_mark(options.controller, digits=8),
-        "num_tasks": options.tasks,
+        "command": command_text("scripts/meta_ablation.py", argv),
+        "controller": controller_mark(arguments.controller, digits=8),
+        "num_tasks": arguments.tasks,
         "data": names,
         "device": jax.devices()[0].device_kind,
+        "environment": environment(),
     }
-    write_json(options.json, record)
-    write_text(options.page, make_page(record))
+    write_json(arguments.json, record)
+    write_text(arguments.page, make_page(record))
 
 
 if __name__ == "__main__":

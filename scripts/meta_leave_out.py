@@ -10,13 +10,14 @@ call goes on where it was: banks and evolutions are kept in `--work`.
 import argparse
 import os
 import pathlib
-import shlex
-import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
@@ -31,7 +32,7 @@ from keras_metalr.meta_training.train import check_backend
 RESULTS = pathlib.Path("benchmarks/results")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags, evolve and score."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -61,36 +62,34 @@ def main(arguments: list[str] | None = None) -> None:
     add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
     add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
-    options = parser.parse_args(arguments)
+    arguments = parser.parse_args(argv)
     check_backend()
-    data, names = kept_data(options.work)
-    config = EvolutionConfig(options.generations, options.pairs)
+    data, names = kept_data(arguments.work)
+    config = EvolutionConfig(arguments.generations, arguments.pairs)
+    numbers = arguments.decisions, 1, arguments.tasks, arguments.held_out
     table = leave_out(
-        [
-            Stage(family, options.decisions, 1, options.tasks, options.held_out)
-            for family in options.among
-        ],
-        options.families,
-        Controller.from_preset(options.start),
+        [Stage(family, *numbers) for family in arguments.among],
+        arguments.families,
+        Controller.from_preset(arguments.start),
         config,
         data,
         names,
-        options.work,
+        arguments.work,
         say=lambda line: print(line, flush=True),
     )
-    words = sys.argv[1:] if arguments is None else arguments
     record = {
         "table": table,
-        "command": shlex.join(["python", "scripts/meta_leave_out.py", *words]),
+        "command": command_text("scripts/meta_leave_out.py", argv),
         "evolution": config._asdict(),
-        "num_steps": options.decisions,
-        "num_tasks": options.tasks,
-        "num_held_out": options.held_out,
+        "num_steps": arguments.decisions,
+        "num_tasks": arguments.tasks,
+        "num_held_out": arguments.held_out,
         "data": names,
         "device": jax.devices()[0].device_kind,
+        "environment": environment(),
     }
-    write_json(options.json, record)
-    write_text(options.page, make_page(record))
+    write_json(arguments.json, record)
+    write_text(arguments.page, make_page(record))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,18 @@ on where it was: banks of tuned tasks and the evolution are kept in `--work`.
 import argparse
 import os
 import pathlib
-import shlex
-import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.train import score_again
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags and train."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -51,19 +51,19 @@ def main(arguments: list[str] | None = None) -> None:
         help="train nothing: score the preset in --output as the package is "
         "now, and renew its card",
     )
-    options = parser.parse_args(arguments)
+    arguments = parser.parse_args(argv)
     check_backend()
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    if options.score_again:
-        score_again(options.output, options.work, say)
+    if arguments.score_again:
+        score_again(arguments.output, arguments.work, say)
         return
-    config = CONFIGS[options.config]
+    config = CONFIGS[arguments.config]
     changes = {
-        "num_generations": options.generations,
-        "num_pairs": options.pairs,
+        "num_generations": arguments.generations,
+        "num_pairs": arguments.pairs,
     }
     changes = {k: v for k, v in changes.items() if v is not None}
     if any(value < 1 for value in changes.values()):
@@ -71,14 +71,13 @@ def main(arguments: list[str] | None = None) -> None:
             f"--generations and --pairs must be 1 or more. Received: {changes}"
         )
     config = config._replace(evolution=config.evolution._replace(**changes))
-    words = sys.argv[1:] if arguments is None else arguments
     meta_train(
-        options.output.name,
+        arguments.output.name,
         config,
-        options.start,
-        options.work,
-        options.output,
-        "python scripts/meta_train.py " + shlex.join(words),
+        arguments.start,
+        arguments.work,
+        arguments.output,
+        command_text("scripts/meta_train.py", argv),
         say,
     )
 

@@ -26,10 +26,10 @@ from keras_metalr import plotting
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import check_controller
 from keras_metalr.benchmark.command_line import report_error
-from keras_metalr.benchmark.full_report.__main__ import PAGES
-from keras_metalr.benchmark.full_report.__main__ import RESULTS
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.encoders import default_encoder
+from keras_metalr.benchmark.full_report.pages import PAGES
+from keras_metalr.benchmark.full_report.pages import RESULTS
 from keras_metalr.benchmark.full_report.pages import write_pages
 from keras_metalr.benchmark.full_report.parts import Choices
 from keras_metalr.benchmark.full_report.parts import Part

@@ -49,7 +49,11 @@ def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
     with scope():
         # Running statistics and dropout masks are each replica's own.
         optimizer = keras.optimizers.Adam(0.01)
-        model = compiled(optimizer, normalize=False, drop=False)
+        # That of a whole is no mean of those of its parts.
+        overlap = keras.metrics.MeanIoU(3, sparse_y_pred=False, name="overlap")
+        model = compiled(
+            optimizer, normalize=False, drop=False, metrics=[overlap]
+        )
     callbacks = []
     if metalr:
         controller = moving_controller(output)
@@ -67,6 +71,7 @@ def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
     result = {
         "weights": [w.tolist() for w in model.get_weights()],
         "loss": history["loss"],
+        "overlap": history["overlap"],
         "clean": model.optimizer is optimizer
         and not [name for name in HOOKS if name in vars(model)],
     }
@@ -75,6 +80,23 @@ def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
         result["trace"] = {name: trace[name].tolist() for name in trace.columns}
         result["grad_norm"] = history["grad_norm"]
     return result
+
+
+def _num_examples(scope: Callable[[], Any]) -> list[float]:
+    """What decisions are told of the size of a batch, in place of the trace."""
+    from keras_metalr import control
+
+    decide = control.decide
+
+    def telling(*arguments: Any, **kwargs: Any) -> Any:
+        scalars, row = decide(*arguments, **kwargs)
+        return scalars, keras.ops.zeros_like(row) + arguments[6]
+
+    control.decide = telling
+    try:
+        return _train(scope, metalr=True)["trace"]["loss"]
+    finally:
+        control.decide = decide
 
 
 def main() -> None:
@@ -97,6 +119,7 @@ def main() -> None:
                 "metalr on two": _train(two, metalr=True),
                 "moving on one": _train(one, metalr=True, output=0.5),
                 "moving on two": _train(two, metalr=True, output=0.5),
+                "examples": _num_examples(two),
             }
         )
     )

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 # Attributes that MetaLR lays over the model's class while `fit` runs.
-HOOKS = ("train_step", "compute_loss", "make_train_function", "evaluate")
+HOOKS = (
+    "train_step",
+    "compute_loss",
+    "make_train_function",
+    "evaluate",
+    "_get_metrics_result_or_logs",
+)
 
 NUM_INPUTS = 6
 NUM_CLASSES = 3

@@ -457,3 +457,12 @@ def test_restoring_into_a_model_that_is_not_built(tmp_path):
     x, y = make_data()
     model.fit(x, y, epochs=2, initial_epoch=1, callbacks=[metalr], **FIT)
     np.testing.assert_array_equal(metalr.trace["step"], np.arange(1, 13))
+
+
+def test_nnx_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.config, "is_nnx_enabled", lambda: True)
+    model = compiled("sgd")
+    optimizer = model.optimizer
+    with pytest.raises(ValueError, match="NNX"):
+        model.fit(*make_data(), callbacks=[MetaLR()], **FIT)
+    assert_clean(model, optimizer)

@@ -520,6 +520,25 @@ def test_torch_refuses_several_steps_per_execution():
 
 
 @needs_optimizer("MultiOptimizer")
+def test_epochs_of_whole_executions_are_longer_than_they_were_to_be():
+    if BACKEND == "torch":
+        pytest.skip("torch: Keras refuses steps_per_execution > 1")
+
+    def forever():
+        x, y = make_data()
+        while True:
+            yield x[:BATCH_SIZE], y[:BATCH_SIZE]
+
+    model = compiled("sgd", steps_per_execution=2, **QUICK)
+    metalr = MetaLR(Controller())
+    arguments = {"steps_per_epoch": 3, "epochs": 4, "verbose": 0}
+    model.fit(forever(), callbacks=[metalr], **arguments)
+    # Four in an epoch: known from the second one on.
+    np.testing.assert_array_equal(metalr.trace["step"], np.arange(1, 17))
+    share = np.arange(1, 17) / np.repeat([12, 16], [4, 12])
+    np.testing.assert_allclose(metalr.trace["progress"], share - 0.5, atol=1e-6)
+
+
 def test_a_multi_optimizer_moves_all_its_rates_alike():
     x, y = make_data()
     model = compiled(_multi_by_map(), **QUICK)
@@ -637,6 +656,12 @@ def test_evaluate_and_predict_with_the_callback_are_plain(kind):
     # The same callback still works.
     assert "grad_norm" in _fit(model, metalr)
     assert_clean(model, optimizer, RATE)
+    # What it tells of the last run stays.
+    num_decisions = len(metalr.trace)
+    assert num_decisions > 0
+    model.evaluate(x, y, verbose=0, callbacks=[metalr])
+    model.predict(x, verbose=0, callbacks=[metalr])
+    assert len(metalr.trace) == num_decisions
 
 
 def test_validation_inside_fit_is_plain():

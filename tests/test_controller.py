@@ -1,6 +1,7 @@
 """The controller: what it is, and how it is saved and loaded."""
 
 import json
+import random
 import zipfile
 from pathlib import Path
 
@@ -277,3 +278,13 @@ def test_every_shipped_preset_loads():
     for name in controller_module.shipped_presets():
         result = outputs(Controller.from_preset(name))
         assert np.all(np.isfinite(result))
+
+
+def test_loading_a_preset_draws_nothing():
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    Controller.from_preset("general")
+    with pytest.raises(ValueError, match="no preset"):
+        Controller.from_preset("none")
+    assert random.random() == expected

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_metalr import Trace
+from tests.fit_checks import FIT
 from tests.fit_checks import largest_difference
 
 pytestmark = pytest.mark.large
@@ -54,6 +55,11 @@ def test_an_output_of_zero_is_plain_training(runs, other):
     assert run["clean"]
     assert largest_difference(_weights(runs[other]), _weights(run)) < 1e-6
     assert run["loss"] == pytest.approx(runs[other]["loss"], rel=1e-5)
+    assert run["overlap"] == pytest.approx(runs[other]["overlap"], rel=1e-5)
+
+
+def test_the_examples_of_a_batch_are_those_of_all_devices(runs):
+    assert set(runs["examples"]) == {float(FIT["batch_size"])}
 
 
 def test_the_gradient_norm_is_that_of_one_device(runs):

@@ -347,6 +347,25 @@ def test_a_rollback_comes_before_the_end_of_the_run(validate):
         assert history["val_loss"][-1] < 1.5
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_rollback_at_the_end_of_data_without_a_length_is_not_lost():
+    """The state that the train function goes back to may find no taker."""
+    x, y = make_data(40 * BATCH_SIZE)
+
+    def batches():
+        for i in range(40):
+            part = slice(i * BATCH_SIZE, (i + 1) * BATCH_SIZE)
+            yield x[part], y[part]
+
+    model = compiled(O.SGD(0.05), normalize=False, **QUICK)
+    metalr = MetaLR(Controller(), safe_start=False, total_steps=40)
+    with pytest.warns(UserWarning, match="earlier weights 1 time"):
+        model.fit(batches(), callbacks=[metalr, Ruin(26)], verbose=0)
+    # In time for the last look, which is at the end of the data.
+    assert 24 <= np.flatnonzero(_has(metalr.trace, EVENT_ROLLBACK))[0] < 32
+    assert float(model.evaluate(x, y, verbose=0)) < 1.5
+
+
 def test_without_guard_ruin_stays():
     x, y = make_data(NUM_STEPS * BATCH_SIZE)
     model = compiled(O.SGD(0.05), normalize=False, **QUICK)

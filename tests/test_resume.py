@@ -243,6 +243,22 @@ def test_plain_keras_loads_the_files(file, plain, killed):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*HDF5")
+def test_an_h5_file_of_a_run_holds_the_users_optimizer(tmp_path):
+    path = tmp_path / "run.h5"
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, name="mine")
+    model = compiled(optimizer, **QUICK)
+    save = keras.callbacks.ModelCheckpoint(path)
+    model.fit(
+        *make_data(), callbacks=[resume_script.make_metalr(), save], **FIT
+    )
+    loaded = keras.models.load_model(path).optimizer
+    assert isinstance(loaded, keras.optimizers.SGD)
+    assert loaded.get_config()["momentum"] == pytest.approx(0.9)
+    # Of an `.h5` file Keras loads no slots, but what comes before them.
+    assert int(loaded.iterations) == int(optimizer.iterations) == 6
+
+
 def test_metalr_goes_on_from_a_plain_checkpoint(tmp_path):
     path = tmp_path / "plain.weights.h5"
     plain = resume_script.run_model()

@@ -390,6 +390,106 @@ def test_what_a_callback_does_to_the_optimizer_is_done_to_the_users_own():
     }
 
 
+def test_a_callback_sets_the_weights_of_the_users_optimizer():
+    class Forget(keras.callbacks.Callback):
+        """Adam begins anew with each epoch."""
+
+        def on_train_begin(self, logs=None):
+            inner = getattr(self.model.optimizer, "inner", self.model.optimizer)
+            self.fresh = [np.zeros(v.shape) for v in inner.variables]
+            self.fresh[1] = np.array(1e-2)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.optimizer.set_weights(self.fresh)
+
+    x, y = classes(6)
+
+    def train(*callbacks):
+        model = compiled(dense_net())
+        model.optimizer.build(model.trainable_variables)
+        model.fit(x, y, epochs=3, callbacks=[*callbacks, Forget()], **FIT)
+        assert int(model.optimizer.iterations) == 6
+        return model.get_weights()
+
+    assert fit_checks.largest_difference(train(hands_off()), train()) < 1e-6
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="Keras calls it on TensorFlow alone."
+)
+def test_a_users_own_apply_gradients_is_called():
+    import tensorflow as tf
+
+    class Centred(keras.optimizers.SGD):
+        def apply_gradients(self, grads_and_vars):
+            return super().apply_gradients(
+                (g - tf.reduce_mean(g), v) for g, v in grads_and_vars
+            )
+
+    x, y = classes(6)
+
+    def train(optimizer, *callbacks):
+        model = compiled(dense_net(), optimizer)
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        return model.get_weights()
+
+    expected = train(Centred(0.1))
+    found = train(Centred(0.1), hands_off())
+    assert fit_checks.largest_difference(found, expected) < 1e-6
+    other = train(keras.optimizers.SGD(0.1))
+    assert fit_checks.largest_difference(other, expected) > 1e-3
+
+
+@pytest.mark.skipif(
+    BACKEND == "jax", reason="On JAX an update takes no arguments of one's own."
+)
+def test_what_a_train_step_tells_the_optimizer_is_passed_on():
+    class Told(keras.optimizers.SGD):
+        told = 0
+
+        def apply(self, grads, trainable_variables=None, loss=None):
+            self.told += loss is not None
+            super().apply(grads, trainable_variables)
+
+    class Telling(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            weights = self.trainable_variables
+            if BACKEND == "torch":
+                loss = self.compute_loss(x=x, y=y, y_pred=self(x))
+                self.zero_grad()
+                loss.backward()
+                grads = [v.value.grad for v in weights]
+            else:
+                import tensorflow as tf
+
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(x=x, y=y, y_pred=self(x))
+                grads = tape.gradient(loss, [v.value for v in weights])
+            self.optimizer.apply(grads, weights, loss=loss)
+            return {"loss": loss}
+
+    x, y = classes(6)
+    model = Telling([keras.Input((6,)), keras.layers.Dense(2)])
+    compiled(model, Told(0.1)).fit(x, y, callbacks=[hands_off()], **FIT)
+    assert model.optimizer.told > 0
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_layer_in_half_precision_makes_small_promises_unreadable(policy):
+    x, y = classes(6)
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(16, activation="relu", dtype=policy)
+    model = keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(2)])
+    compiled(model, keras.optimizers.SGD(1e-3))
+    assert model.compute_dtype == "float32"
+    metalr = hands_off()
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    # Of a loss near 1, such steps promise some thousandths at the most.
+    measured = np.isfinite(metalr.trace["trust_ratio"])
+    assert measured.all() if policy == "float32" else not measured.any()
+
+
 @pytest.mark.parametrize("pretrained", [False, True, None])
 def test_a_user_can_say_whether_weights_are_pretrained(pretrained):
     x, y = classes(6)

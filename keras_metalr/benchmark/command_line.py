@@ -1,8 +1,10 @@
-"""What the training scripts share: their flags, one run, one-line errors."""
+"""What scripts share: their flags, one run, one-line errors, their command."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
+from collections.abc import Sequence
 
 from keras_metalr.benchmark.competitors import COMPETITORS
 from keras_metalr.benchmark.precision import MODES
@@ -16,6 +18,10 @@ from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
 
 USAGE_ERROR = 2
+STALE = 1
+# What comes of records or pages that cannot be read, and of figures that cannot
+# be drawn.
+PAGE_ERRORS = (ImportError, KeyError, OSError, ValueError)
 
 _SHOWN_RESULTS = (
     *RESULTS_LINE,
@@ -131,8 +137,39 @@ def run_from_arguments(
 
 def report_error(error: Exception) -> int:
     """Print an error on one line; return the exit code for it."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    # The text of a KeyError is the key alone.
+    text = repr(error) if isinstance(error, KeyError) else str(error)
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def report_stale(what: str, command: str) -> int:
+    """Say what is stale, and the command that mends it.
+
+    Args:
+        what: String, the pages that do not say what the records say.
+        command: String, what writes them again.
+
+    Returns:
+        Exit code: 1.
+    """
+    print(
+        f"error: {what}: stale, not what the records say. Run `{command}`.",
+        file=sys.stderr,
+    )
+    return STALE
+
+
+def command_text(script: str, argv: Sequence[str] | None) -> str:
+    """The command that a script was called with, to be kept in what it wrote.
+
+    Args:
+        script: String, its path in a checkout, such as `"scripts/demo.py"`.
+        argv: Sequence of strings, its flags, or `None`: those that this process
+            was called with.
+    """
+    flags = sys.argv[1:] if argv is None else argv
+    return shlex.join(["python", script, *flags])
 
 
 def check_controller(controller: str) -> None:

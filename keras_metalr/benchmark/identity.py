@@ -1,12 +1,11 @@
 """Which controller, and which rule, a record was made with."""
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from keras_metalr.controller import CONFIG_FILE
-from keras_metalr.controller import shipped_presets
+from keras_metalr.controller import preset_path
 from keras_metalr.update_rule import RULE_VERSION
 
 # Beside the records of a folder that are all of one controller.
@@ -25,11 +24,12 @@ def controller_identity(preset: str = "general") -> dict[str, Any]:
 
     Args:
         preset: String, name or folder of a preset. Defaults to `"general"`.
+
+    Raises:
+        ValueError: If there is no such preset.
     """
-    root: Any = Path(preset)
-    if preset in shipped_presets():
-        root = resources.files("keras_metalr") / "presets" / preset
-    config = json.loads((root / CONFIG_FILE).read_text(encoding="utf-8"))
+    path = preset_path(preset) / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
     return {
         "weights_sha256": config["weights_sha256"],
         "rule_version": RULE_VERSION,

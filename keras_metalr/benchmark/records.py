@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 1
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,14 @@ class RunResult:
                 f"{path} must have `format_version` {FORMAT_VERSION}. "
                 f"Received: {version!r}. Delete it to run it again."
             )
-        return replace(cls.from_content(content), path=Path(path))
+        try:
+            result = cls.from_content(content)
+        except KeyError as error:
+            raise ValueError(
+                f"{path} holds no run: it lacks {error}. Delete it to run it "
+                "again."
+            ) from error
+        return replace(result, path=Path(path))
 
 
 def file_name(config: Mapping[str, Any]) -> str:
@@ -128,6 +136,25 @@ def digest(content: Any) -> str:
     """Eight characters that tell plain values from any others."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+
+
+def rounded(value: Any) -> Any:
+    """Plain values with every float to six digits.
+
+    Args:
+        value: Float, string and so on, or mappings and sequences of such.
+    """
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a file; empty where there is none."""
+    path = Path(path)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

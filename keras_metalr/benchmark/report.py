@@ -14,8 +14,12 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.tables import tables
 
+COMMAND = "python -m keras_metalr.benchmark.report"
 PAGES = (Path("README.md"), Path("docs/design.md"))
 _BLOCK = re.compile(
     r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL
@@ -42,20 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         bodies = tables(arguments.results)
         new = {page: filled(text, bodies) for page, text in old.items()}
-    except (KeyError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except PAGE_ERRORS as error:
+        return report_error(error)
     code = 0
     for page in old:
         stale = ", ".join(stale_tables(old[page], new[page]))
         if stale and arguments.check:
-            print(
-                f"error: {page} does not say what the results say in the "
-                f"tables {stale}. Run "
-                "`python -m keras_metalr.benchmark.report`.",
-                file=sys.stderr,
-            )
-            code = 1
+            code = report_stale(f"{page}, tables {stale}", COMMAND)
             continue
         if stale:
             page.write_text(new[page], encoding="utf-8")

@@ -98,7 +98,6 @@ def run(
     config: RunConfig,
     *,
     data: Data | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
     output: str | os.PathLike[str] | None = None,
     verbose: int = 0,
 ) -> RunResult:
@@ -109,8 +108,6 @@ def run(
         config: `RunConfig`.
         data: `Data`, to load it once for many runs. Defaults to `None`:
             `workload.load_data()`.
-        callbacks: Sequence of further Keras callbacks for `fit`. Defaults to
-            `()`.
         output: Folder to write the record to, as one JSON file. A run whose
             file is there already is read back and not run again. Defaults to
             `None`, nothing is written.
@@ -140,7 +137,7 @@ def run(
             return recorded
     data = workload.load_data() if data is None else data
     with dtype_policy(choices["mixed_precision"]):
-        result = _train(workload, choices, data, callbacks, verbose)
+        result = _train(workload, choices, data, verbose)
     if path is not None:
         result = replace(result, path=path)
         result.save(path)
@@ -196,7 +193,6 @@ def _train(
     workload: Workload,
     choices: dict[str, Any],
     data: Data,
-    callbacks: Sequence[keras.callbacks.Callback],
     verbose: int,
 ) -> RunResult:
     batch_size = choices["batch_size"]
@@ -226,11 +222,7 @@ def _train(
     fit_arguments = workload.fit_arguments(
         data, epochs, steps_per_epoch=steps_per_epoch
     )(choices["seed"])
-    fit_arguments["callbacks"] = [
-        *competitor.callbacks,
-        *callbacks,
-        *observers,
-    ]
+    fit_arguments["callbacks"] = [*competitor.callbacks, *observers]
     history = model.fit(**{**fit_arguments, "verbose": verbose}).history
     history["elapsed_seconds"] = clock.elapsed_seconds
     result = _record(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_CONFIDENCE = 0.95
+
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean over classes of the F1 score.
@@ -84,13 +86,12 @@ def stability(losses: Sequence[float], last_half: bool = False) -> float:
 
 
 def mean_and_interval(
-    values: Sequence[float], confidence: float = 0.95
+    values: Sequence[float],
 ) -> tuple[float, float, float]:
-    """Mean over seeds, with its confidence interval from Student's t.
+    """Mean over seeds, with its 95 % confidence interval from Student's t.
 
     Args:
         values: Sequence of floats, one a seed.
-        confidence: Float in (0, 1). Defaults to `0.95`.
 
     Returns:
         Tuple `(mean, low, high)`. With a single value, or with one that is
@@ -112,10 +113,9 @@ def mean_and_interval(
         from scipy import stats
     except ImportError as error:
         raise ImportError(
-            "Intervals need SciPy. Install it with "
-            '`pip install "keras_metalr[bench]"`.'
+            "Intervals need SciPy. Install it with `pip install scipy`."
         ) from error
     low, high = stats.t.interval(
-        confidence, len(array) - 1, loc=mean, scale=spread
+        _CONFIDENCE, len(array) - 1, loc=mean, scale=spread
     )
     return mean, float(low), float(high)

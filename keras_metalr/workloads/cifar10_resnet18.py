@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_metalr.workloads import tfds_source
+from keras_metalr.workloads.images import block_means
 from keras_metalr.workloads.optimizers import optimizer_factory
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
@@ -217,8 +218,6 @@ def _normalized(
     split: dict[str, np.ndarray], image_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     images = split["image"].astype("float32") / 255.0
-    side = images.shape[1] // image_size
-    shape = (-1, image_size, side, image_size, side, 3)
-    images = images.reshape(shape).mean(axis=(2, 4))
+    images = block_means(images, images.shape[1] // image_size)
     images = (images - _MEAN) / _STANDARD_DEVIATION
     return images, np.asarray(split["label"], "int32")

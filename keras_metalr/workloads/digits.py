@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_metalr.workloads import sklearn_source
 from keras_metalr.workloads.optimizers import optimizer_factory
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
@@ -37,14 +38,7 @@ def digits(optimizer: str = "adam") -> Workload:
 
 def load_digits_data() -> Data:
     """Load the digits; the split is fixed, whatever the seed of the run."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "The digits come with scikit-learn. Install it with "
-            '`pip install "keras_metalr[data]"`.'
-        ) from error
-    digits_set = load_digits()
+    digits_set = sklearn_source.datasets().load_digits()
     order = np.random.default_rng(_SPLIT_SEED).permutation(
         len(digits_set.target)
     )

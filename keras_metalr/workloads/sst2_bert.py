@@ -256,6 +256,6 @@ def import_keras_hub() -> Any:
     except ImportError as error:
         raise ImportError(
             "KerasHub is not installed. Install it with "
-            '`pip install "keras_metalr[bert]"`.'
+            "`pip install keras-hub`."
         ) from error
     return keras_hub

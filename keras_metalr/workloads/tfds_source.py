@@ -9,7 +9,7 @@ _JPEG_START = b"\xff\xd8"
 _LOSSY_NOTE = "lossy JPEG copy of the images"
 _TFDS_MISSING = (
     "TensorFlow Datasets is not installed. Install it with "
-    '`pip install "keras_metalr[data]"`.'
+    "`pip install tensorflow-datasets importlib_resources`."
 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 _TENSORFLOW_MISSING = (
     "The workloads read their batches through `tf.data`, on every Keras "
     "backend. TensorFlow is not installed. Install it with "
-    '`pip install "keras_metalr[data]"`.'
+    "`pip install tensorflow`."
 )
 # Batches that are sorted by length together, and what a batch is cut to.
 _POOL = 16

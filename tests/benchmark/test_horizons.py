@@ -27,9 +27,21 @@ def arguments(tmp_path, monkeypatch):
 def test_the_page_says_what_the_records_say(tmp_path, capsys):
     assert horizons.main(["--check"]) == 0
     page = tmp_path / "page.md"
+    assert horizons.main(["--check", "--page", str(page)]) == 1
     page.write_text("another page")
     assert horizons.main(["--check", "--page", str(page)]) == 1
-    assert "is stale" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count(f"error: {page}: stale") == 2
+    assert "Run `KERAS_BACKEND=jax python benchmarks/horizons.py`." in error
+
+
+def test_a_damaged_record_is_one_line(arguments, tmp_path, capsys):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "run.json").write_text('{"format_version": 1}')
+    assert horizons.main([*arguments, "--check"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "run.json holds no run" in error
+    assert "\n" not in error
 
 
 def test_each_run_is_made_once(arguments, tmp_path):
@@ -72,7 +84,7 @@ def test_a_row_has_the_mean_and_the_worst_of_its_seeds(arguments, tmp_path):
         )
         run.save(tmp_path / "records" / f"{seed}.json")
     page = horizons.page(tmp_path / "records")
-    assert "Means over\n2 seeds;" in page
+    assert "Means over\n2 seeds, " in page
     assert "20,000 steps:" in page
     assert "| MetaLR | 1e-6 | 0.8500 | 0.8000 | 0.750 | 0.04 | 1e-05 |" in page
 

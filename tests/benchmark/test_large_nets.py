@@ -18,11 +18,21 @@ large_nets = benchmark_scripts.load("large_nets")
 def test_the_page_says_what_the_records_say(tmp_path, capsys):
     assert large_nets.main(["check"]) == 0
     page = tmp_path / "page.md"
+    assert large_nets.main(["check", "--page", str(page)]) == 1
     page.write_text("another page")
     assert large_nets.main(["check", "--page", str(page)]) == 1
-    assert "is stale" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count(f"error: {page}: stale") == 2
+    assert "Run `python benchmarks/large_nets.py page`." in error
     assert large_nets.main(["page", "--page", str(page)]) == 0
     assert page.read_text() == large_nets.PAGE.read_text()
+
+
+def test_a_damaged_record_is_one_line(tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{")
+    assert large_nets.main(["check", "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error
 
 
 def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):

@@ -79,7 +79,11 @@ def test_file_name_is_readable_and_unique():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), ('{"format_version": 0}', "format_version")],
+    [
+        ("{", "not valid JSON"),
+        ('{"format_version": 0}', "format_version"),
+        ('{"format_version": 1}', "holds no run: it lacks 'config'"),
+    ],
 )
 def test_load_refuses_other_files(tmp_path, text, message):
     (tmp_path / "run.json").write_text(text)

@@ -240,6 +240,11 @@ def test_trust_table(tmp_path):
     assert "80 steps at a constant rate" in text
 
 
+def test_a_wrong_preset_is_named():
+    with pytest.raises(ValueError, match="There is no preset 'none'"):
+        identity.controller_identity("none")
+
+
 def test_features_table_has_every_feature():
     lines = tables.features_table().splitlines()
     assert len(lines) == 2 + len(FEATURE_NAMES)
@@ -260,7 +265,9 @@ def page(tmp_path):
 
 def test_check_changes_nothing_and_fails_once(page, capsys):
     assert report.main([*page.arguments, "--check"]) == 1
-    assert "in the tables digits" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {page.path}, tables digits: stale")
+    assert "Run `python -m keras_metalr.benchmark.report`." in error
     assert page.path.read_text() == page.text
     assert report.main(page.arguments) == 0
     assert page.path.read_text() == page.text.replace(

@@ -7,9 +7,6 @@ benchmark: every method that wants to do what MetaLR does.
 
 from keras_metalr.benchmark.competitors.methods import COMPETITORS
 from keras_metalr.benchmark.competitors.methods import Competitor
-from keras_metalr.benchmark.competitors.methods import cosine
-from keras_metalr.benchmark.competitors.methods import metalr
-from keras_metalr.benchmark.competitors.methods import static
 from keras_metalr.benchmark.competitors.peer import Peer
 from keras_metalr.benchmark.competitors.peer import Setting
 from keras_metalr.benchmark.competitors.table import PEERS
@@ -22,7 +19,4 @@ __all__ = [
     "Peer",
     "Setting",
     "Trainee",
-    "cosine",
-    "metalr",
-    "static",
 ]

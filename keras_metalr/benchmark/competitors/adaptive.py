@@ -8,8 +8,8 @@ from keras_metalr.benchmark.competitors.averaging import optax_schedule_free
 from keras_metalr.benchmark.competitors.optax_optimizer import OptaxOptimizer
 from keras_metalr.benchmark.competitors.peer import Peer
 from keras_metalr.benchmark.competitors.peer import Setting
-from keras_metalr.benchmark.competitors.rate_rules import WARMUP_FRACTION
 from keras_metalr.benchmark.competitors.rate_rules import warmup_cosine
+from keras_metalr.benchmark.competitors.rate_rules import warmup_steps
 from keras_metalr.benchmark.competitors.steered_optimizer import (
     SteeredOptimizer,
 )
@@ -78,9 +78,9 @@ def _prodigy_cosine(setting: Setting, start: float) -> OptaxOptimizer:
 
 
 def _schedule_free(setting: Setting, start: float) -> OptaxOptimizer:
-    warmup_steps = max(1, round(WARMUP_FRACTION * setting.num_steps))
+    warmup = warmup_steps(setting.num_steps)
     return OptaxOptimizer(
-        lambda rate: _contrib().schedule_free_adamw(rate, warmup_steps),
+        lambda rate: _contrib().schedule_free_adamw(rate, warmup),
         start,
         "schedule_free_adamw",
     )
@@ -92,7 +92,6 @@ ADAPTIVE = (
         source="AlgoPerf's self-tuning baseline, arXiv 2306.07179",
         start="highest learning rate",
         make_optimizer=_nadamw,
-        has_rate=True,
         default_start=NADAMW_RATE,
         needs_jax=True,
         note="one fixed setting; warmup of 2 %, cosine",
@@ -167,7 +166,6 @@ ADAPTIVE = (
         make_optimizer=_make(
             lambda rate: _contrib().momo(rate), "momo", needs_loss=True
         ),
-        has_rate=True,
         default_start=1.0,
         needs_jax=True,
         note="reads the loss of the batch; takes 0 for its lower bound",
@@ -181,7 +179,6 @@ ADAPTIVE = (
             "momo_adam",
             needs_loss=True,
         ),
-        has_rate=True,
         default_start=1e-2,
         needs_jax=True,
         note="reads the loss of the batch; takes 0 for its lower bound",
@@ -201,7 +198,6 @@ ADAPTIVE = (
         source="optax.contrib.schedule_free_adamw, arXiv 2405.15682",
         start="learning rate",
         make_optimizer=_schedule_free,
-        has_rate=True,
         is_tuned=True,
         evaluation_weights=optax_schedule_free,
         needs_jax=True,
@@ -212,7 +208,6 @@ ADAPTIVE = (
         source="arXiv 1703.04782",
         start="learning rate at the start",
         make_optimizer=_make(hypergradient.sgd_hd, "sgd_hd"),
-        has_rate=True,
         is_tuned=True,
         needs_jax=True,
         note=f"beta is {hypergradient.SGD_BETA:g} throughout",
@@ -222,7 +217,6 @@ ADAPTIVE = (
         source="arXiv 1703.04782",
         start="learning rate at the start",
         make_optimizer=_make(hypergradient.adam_hd, "adam_hd"),
-        has_rate=True,
         is_tuned=True,
         needs_jax=True,
     ),

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-_WARMUP_FRACTION = 0.1
+from keras_metalr.benchmark.competitors.rate_rules import warmup_steps
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,21 @@ def static(learning_rate: float, num_steps: int) -> Competitor:
     return Competitor(learning_rate)
 
 
-def cosine(
-    learning_rate: float,
-    num_steps: int,
-    warmup_fraction: float = _WARMUP_FRACTION,
-) -> Competitor:
+def cosine(learning_rate: float, num_steps: int) -> Competitor:
     """A linear warmup to `learning_rate`, then a cosine down to 0.
+
+    A tenth of the steps warms up.
 
     Args:
         learning_rate: Float, the highest rate.
         num_steps: Integer, steps of the whole run.
-        warmup_fraction: Float in [0, 1), the part of the steps that warms
-            up. Defaults to `0.1`.
     """
-    warmup_steps = max(1, round(warmup_fraction * num_steps))
+    warmup = warmup_steps(num_steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=learning_rate / warmup_steps,
-        decay_steps=max(1, num_steps - warmup_steps),
+        initial_learning_rate=learning_rate / warmup,
+        decay_steps=max(1, num_steps - warmup),
         warmup_target=learning_rate,
-        warmup_steps=warmup_steps,
+        warmup_steps=warmup,
     )
     return Competitor(schedule)
 

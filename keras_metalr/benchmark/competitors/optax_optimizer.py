@@ -11,7 +11,7 @@ Tensor = Any
 
 _MISSING = (
     "This method is an optax transformation, which runs on JAX. Install both "
-    'with `pip install "keras_metalr[bench]"`.'
+    "with `pip install jax optax`."
 )
 
 

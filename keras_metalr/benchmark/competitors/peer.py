@@ -39,8 +39,6 @@ class Peer:
         source: String, the paper (arXiv number) or the library.
         start: String, what the start is, in words.
         make_optimizer: Callable `(setting, start) -> optimizer`.
-        has_rate: Boolean, whether the start is a learning rate that the
-            method expects its user to choose. Defaults to `False`.
         default_start: Float (> 0), the start where nothing was tuned. Defaults
             to `None`: the best constant rate of the task's own optimizer.
         is_tuned: Boolean, whether the start is chosen by trials on each task
@@ -68,7 +66,6 @@ class Peer:
     source: str
     start: str
     make_optimizer: Callable[[Setting, float], keras.optimizers.Optimizer]
-    has_rate: bool = False
     default_start: float | None = None
     is_tuned: bool = False
     callbacks: Callable[[Setting], tuple[keras.callbacks.Callback, ...]] = (

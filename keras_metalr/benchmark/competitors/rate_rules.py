@@ -52,6 +52,16 @@ def shaped(shape: Callable[[Tensor], Tensor]) -> RateRule:
     return RateRule(list, update)
 
 
+def warmup_steps(num_steps: int, fraction: float = WARMUP_FRACTION) -> int:
+    """How many steps of a run warm up; at least one.
+
+    Args:
+        num_steps: Integer, steps of the whole run.
+        fraction: Float in [0, 1). Defaults to `0.1`.
+    """
+    return max(1, round(fraction * num_steps))
+
+
 def warmup_cosine(
     num_steps: int, warmup_fraction: float = WARMUP_FRACTION
 ) -> RateRule:
@@ -103,14 +113,14 @@ def one_cycle(num_steps: int) -> RateRule:
 
 def one_cycle_peak(num_steps: int) -> int:
     """The step (from 0) at which `one_cycle` gives the start itself."""
-    return max(1, round(ONE_CYCLE_WARMUP * num_steps))
+    return warmup_steps(num_steps, ONE_CYCLE_WARMUP)
 
 
 def _warmup_then(
     fall: Callable[[Tensor], Tensor], num_steps: int, warmup_fraction: float
 ) -> RateRule:
     """A linear warmup, then `fall` of the share of the rest that is over."""
-    warmup = max(1, round(warmup_fraction * num_steps))
+    warmup = warmup_steps(num_steps, warmup_fraction)
 
     def shape(step: Tensor) -> Tensor:
         after = _progress(step, warmup, num_steps)

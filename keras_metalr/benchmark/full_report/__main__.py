@@ -9,12 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
 from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.command_line import report_stale
+from keras_metalr.benchmark.full_report.pages import PAGES
+from keras_metalr.benchmark.full_report.pages import RESULTS
 from keras_metalr.benchmark.full_report.pages import stale_pages
 from keras_metalr.benchmark.full_report.pages import write_pages
 
-RESULTS = Path("benchmarks/results/report")
-PAGES = Path("docs")
+COMMAND = "python -m keras_metalr.benchmark.full_report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,16 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(path)
             return 0
         stale = stale_pages(arguments.results, arguments.pages)
-    except (ImportError, KeyError, OSError, ValueError) as error:
+    except PAGE_ERRORS as error:
         return report_error(error)
     if stale:
-        print(
-            f"error: {', '.join(map(str, stale))}: not what "
-            f"{arguments.results} says. Run "
-            "`python -m keras_metalr.benchmark.full_report`.",
-            file=sys.stderr,
-        )
-        return 1
+        return report_stale(", ".join(map(str, stale)), COMMAND)
     print(f"{arguments.pages}: the pages say what {arguments.results} says.")
     return 0
 

@@ -17,11 +17,11 @@ import numpy as np
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import encode
+from keras_metalr.benchmark.records import rounded
 from keras_metalr.benchmark.records import write_text
 
 FORMAT_VERSION = 1
 MAX_POINTS = 200
-_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def shortened(curve: Mapping[str, Any], average: bool) -> dict[str, Any]:
         "per": curve["per"],
         "step": [int(steps[part[-1]]) for part in stretches],
         "value": [
-            _rounded(float(array[part].mean() if average else array[part[-1]]))
+            rounded(float(array[part].mean() if average else array[part[-1]]))
             for part in stretches
         ],
     }
@@ -178,7 +178,7 @@ def _condensed(run: RunResult, with_curves: bool) -> RunResult:
     curves: dict[str, Any] = {}
     if with_curves:
         # One number an epoch: fewer than 200 in every budget.
-        history = {"val_accuracy": _rounded(run.history["val_accuracy"])}
+        history = {"val_accuracy": rounded(run.history["val_accuracy"])}
         curves = {
             "loss": shortened(run.curves["loss"], average=True),
             "learning_rate": shortened(
@@ -188,19 +188,11 @@ def _condensed(run: RunResult, with_curves: bool) -> RunResult:
     return replace(
         run,
         config=config,
-        results=_rounded(run.results),
-        evaluations=_rounded(run.evaluations),
+        results=rounded(run.results),
+        evaluations=rounded(run.evaluations),
         history=history,
         curves=curves,
     )
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def _json(content: Any) -> str:

@@ -7,8 +7,3 @@ page:
     python scripts/benchmark.py --set smoke
     python -m keras_metalr.benchmark.peers --check
 """
-
-from keras_metalr.benchmark.peers.plan import SETS
-from keras_metalr.benchmark.peers.plan import Plan
-
-__all__ = ["SETS", "Plan"]

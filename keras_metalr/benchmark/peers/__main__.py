@@ -9,47 +9,61 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.command_line import report_stale
+from keras_metalr.benchmark.peers.packed import PAGE
+from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
+from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 
-RECORDS = Path("benchmarks/results/peers")
-PAGE = Path("docs/benchmark.md")
+COMMAND = "python -m keras_metalr.benchmark.peers"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the page and its figures, or with `--check` compare them.
 
     Returns:
-        Exit code: 0; 1 when `--check` found a stale or missing file.
+        Exit code: 0; 1 when `--check` found a stale or missing file; 2 when a
+        file cannot be used.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument(
+        "--records",
+        type=Path,
+        default=RECORDS,
+        help="folder of the packed runs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=PAGE,
+        help="the figures lie beside it (default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="change nothing")
-    options = parser.parse_args(arguments)
-    packed = load_packed(options.records)
-    text = page(packed)
-    folder = options.page.parent
-    if not options.check:
-        write_text(options.page, text)
-        if packed is not None:
-            write_figures(packed, folder)
-        return 0
+    arguments = parser.parse_args(argv)
+    folder = arguments.page.parent
+    try:
+        packed = load_packed(arguments.records)
+        text = page(packed)
+        if not arguments.check:
+            write_text(arguments.page, text)
+            if packed is not None:
+                write_figures(packed, folder)
+            return 0
+        is_fresh = read_text(arguments.page) == text
+    except PAGE_ERRORS as error:
+        return report_error(error)
     names = () if packed is None else FIGURES
-    is_fresh = options.page.is_file() and (
-        options.page.read_text(encoding="utf-8") == text
-    )
-    if is_fresh and all((folder / name).is_file() for name in names):
-        return 0
-    print(
-        f"{options.page} or its figures differ from the records in "
-        f"{options.records}. Run `python -m keras_metalr.benchmark.peers`.",
-        file=sys.stderr,
-    )
-    return 1
+    stale = [] if is_fresh else [arguments.page]
+    stale += [folder / name for name in names if not (folder / name).is_file()]
+    if stale:
+        return report_stale(", ".join(map(str, stale)), COMMAND)
+    return 0
 
 
 if __name__ == "__main__":

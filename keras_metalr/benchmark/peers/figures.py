@@ -220,7 +220,6 @@ def _figure_class() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Figures need Matplotlib. Install it with "
-            '`pip install "keras_metalr[plots]"`.'
+            "Figures need Matplotlib. Install it with `pip install matplotlib`."
         ) from error
     return Figure

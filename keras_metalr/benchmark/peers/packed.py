@@ -33,9 +33,13 @@ from keras_metalr.benchmark.peers.timing import load_timing
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import digest
 from keras_metalr.benchmark.records import encode
+from keras_metalr.benchmark.records import rounded
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 
+# Where the project keeps them, and the page that is made from them.
+RECORDS = Path("benchmarks/results/peers")
+PAGE = Path("docs/benchmark.md")
 ENVIRONMENTS_FILE = "environments.json"
 Records = dict[tuple[str, str], list[dict[str, Any]]]
 # In the name of the file, the plan or the environment.
@@ -137,7 +141,7 @@ def _key(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells the runs of one workload apart, to six digits."""
     return tuple(
         value
-        for name, value in sorted(_rounded(config).items())
+        for name, value in sorted(rounded(config).items())
         if name not in _KNOWN
     )
 
@@ -197,16 +201,8 @@ def _line(record: Mapping[str, Any]) -> str:
         },
     }
     return json.dumps(
-        encode(_rounded(content)), allow_nan=False, separators=(",", ":")
+        encode(rounded(content)), allow_nan=False, separators=(",", ":")
     )
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _record(

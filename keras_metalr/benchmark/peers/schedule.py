@@ -18,12 +18,12 @@ from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
-from keras_metalr.benchmark.peers.scores import counted_loss
+from keras_metalr.benchmark.peers.summary import counted_losses
 
 JOBLIB_BACKENDS = ("loky", "dask", "sequential")
 _MISSING = (
     "The benchmark shares its runs out with joblib. Install it with "
-    '`pip install "keras_metalr[bench]"`.'
+    "`pip install joblib`."
 )
 
 
@@ -93,18 +93,12 @@ def tuned_starts(plan: Plan, output: Path) -> dict[tuple[str, str], float]:
         by_rate = itertools.groupby(
             records, key=lambda record: record["config"]["learning_rate"]
         )
-        means = {rate: _mean_loss(runs) for rate, runs in by_rate}
+        means = {
+            rate: statistics.fmean(counted_losses(runs))
+            for rate, runs in by_rate
+        }
         best[cell.workload, cell.method] = min(means, key=means.__getitem__)
     return best
-
-
-def _mean_loss(records: Iterable[dict[str, Any]]) -> float:
-    return statistics.fmean(
-        counted_loss(
-            record["results"]["final_loss"], record["results"]["initial_loss"]
-        )
-        for record in records
-    )
 
 
 class _Maker:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# AlgoPerf's: so many times slower than the fastest is as good as a miss.
 MAX_RATIO = 4.0
+_CONFIDENCE = 0.95
 _NUM_RESAMPLES = 2000
 
 
@@ -40,34 +42,6 @@ def regret(loss: float, initial: float, best: float) -> float:
             "coarse, or its runs are too short."
         )
     return (counted_loss(loss, initial) - best) / (initial - best)
-
-
-def sensitivity(losses: Sequence[float], initial: float, best: float) -> float:
-    """Mean of `min(loss, initial) - best` over starts, relative.
-
-    The learning-rate sensitivity of Wortsman et al., arXiv 2309.14322, over
-    starts that are even on a log scale, divided by `initial - best` so that
-    workloads can be averaged. `best` is the same for all methods.
-
-    Args:
-        losses: Sequence of floats, one a start.
-        initial: Float, the loss before training.
-        best: Float, below `initial`.
-    """
-    return float(np.mean([regret(loss, initial, best) for loss in losses]))
-
-
-def worst_start_regret(
-    losses: Sequence[float], initial: float, best: float
-) -> float:
-    """The largest regret of any start.
-
-    Args:
-        losses: Sequence of floats, one a start.
-        initial: Float, the loss before training.
-        best: Float, below `initial`.
-    """
-    return max(regret(loss, initial, best) for loss in losses)
 
 
 def steps_to_target(
@@ -100,22 +74,21 @@ def performance_profile(ratios: Sequence[float], limit: float) -> float:
     return float(np.mean(np.asarray(ratios) <= limit))
 
 
-def profile_score(ratios: Sequence[float], limit: float = MAX_RATIO) -> float:
-    """AlgoPerf's score: the mean of the profile over limits from 1 to `limit`.
+def profile_score(ratios: Sequence[float]) -> float:
+    """AlgoPerf's score: the mean of the profile over limits from 1 to 4.
 
     A workload on which a method took `r` times the time of the fastest adds
-    `(limit - r) / (limit - 1)`, at least 0: the integral of its step. Dahl et
-    al., arXiv 2306.07179.
+    `(4 - r) / (4 - 1)`, at least 0: the integral of its step. Dahl et al.,
+    arXiv 2306.07179.
 
     Args:
         ratios: As in `performance_profile`, each at least 1.
-        limit: Float (> 1). Defaults to `4.0`, as in AlgoPerf.
 
     Returns:
         Float in [0, 1].
     """
-    values = np.minimum(np.asarray(ratios, "float64"), limit)
-    return float(np.mean((limit - values) / (limit - 1.0)))
+    values = np.minimum(np.asarray(ratios, "float64"), MAX_RATIO)
+    return float(np.mean((MAX_RATIO - values) / (MAX_RATIO - 1.0)))
 
 
 def time_ratios(times: np.ndarray) -> np.ndarray:
@@ -134,28 +107,23 @@ def time_ratios(times: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[[np.ndarray], float],
-    confidence: float = 0.95,
-    num_resamples: int = _NUM_RESAMPLES,
+    values: np.ndarray, statistic: Callable[[np.ndarray], float]
 ) -> tuple[float, float]:
     """Percentile bootstrap over seeds, paired: each draw takes whole seeds.
 
     Args:
         values: Array of shape `(num_seeds, ...)`.
         statistic: Callable from such an array to a float.
-        confidence: Float in (0, 1). Defaults to `0.95`.
-        num_resamples: Integer (>= 1). Defaults to `2000`.
 
     Returns:
-        Tuple `(low, high)`, NaN for a single seed. The draws are the same in
-        every call.
+        Tuple `(low, high)` of the 95 % interval, NaN for a single seed. The
+        draws are the same in every call.
     """
     if len(values) < 2:
         return math.nan, math.nan
     generator = np.random.default_rng(0)
-    draws = generator.integers(len(values), size=(num_resamples, len(values)))
+    draws = generator.integers(len(values), size=(_NUM_RESAMPLES, len(values)))
     results = [statistic(values[draw]) for draw in draws]
-    tail = 50.0 * (1.0 - confidence)
+    tail = 50.0 * (1.0 - _CONFIDENCE)
     low, high = np.percentile(results, [tail, 100.0 - tail], method="nearest")
     return float(low), float(high)

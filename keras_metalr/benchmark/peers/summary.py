@@ -1,6 +1,7 @@
 """From the records of a plan to the figures of its tables. Pure."""
 
 import statistics
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,11 +93,6 @@ class Row:
         return mean_regret(self.regrets)
 
     @property
-    def worst_start(self) -> float:
-        """Regret from the worst start, mean over the workloads."""
-        return mean_worst_regret(self.regrets)
-
-    @property
     def by_scale(self) -> np.ndarray:
         """Shape `(num_scales,)`: mean over workloads of medians over seeds."""
         return np.median(self.regrets, 0).mean(0)
@@ -130,7 +126,12 @@ class RatePath:
 
 
 def mean_regret(regrets: np.ndarray) -> float:
-    """Median over seeds (axis 0), then the mean of all."""
+    """Median over seeds (axis 0), then the mean of all.
+
+    The learning-rate sensitivity of Wortsman et al., arXiv 2309.14322, over
+    starts that are even on a log scale; as regrets, so that workloads can be
+    averaged.
+    """
     return float(np.median(regrets, 0).mean())
 
 
@@ -153,7 +154,7 @@ def targets(plan: Plan, records: Records) -> dict[str, Target]:
     for workload in plan.workloads:
         medians = {
             method: statistics.median_high(
-                _losses(_from_scale_1(records[workload, method]))
+                counted_losses(_from_scale_1(records[workload, method]))
             )
             for method in plan.methods
             if method in BASELINES
@@ -315,7 +316,12 @@ def _regret(record: Mapping[str, Any], goal: Target) -> float:
     )
 
 
-def _losses(records: Sequence[Mapping[str, Any]]) -> list[float]:
+def counted_losses(records: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The final loss of each run, as `scores.counted_loss` counts it.
+
+    Args:
+        records: Iterable of mappings with `results`.
+    """
     return [
         scores.counted_loss(
             record["results"]["final_loss"], record["results"]["initial_loss"]

@@ -5,6 +5,5 @@ of network it is and what it shares with meta-training.
 """
 
 from keras_metalr.workloads.suite.table import SUITE
-from keras_metalr.workloads.suite.table import Entry
 
-__all__ = ["SUITE", "Entry"]
+__all__ = ["SUITE"]

@@ -8,6 +8,7 @@ import numpy as np
 from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.digits import load_digits_data
 from keras_metalr.workloads.fashion_mnist_cnn import load_fashion_mnist
+from keras_metalr.workloads.images import block_means
 from keras_metalr.workloads.workload import Data
 
 NUM_WORDS = 2000
@@ -29,7 +30,7 @@ def load_cifar10_halved(
     ]
     (x, y), (x_validation, y_validation) = (
         (
-            _halved(split["image"].astype("float32") / 127.5 - 1.0),
+            block_means(split["image"].astype("float32") / 127.5 - 1.0, 2),
             np.asarray(split["label"], "int32"),
         )
         for split in splits
@@ -45,8 +46,8 @@ def load_fashion_halved(
     data = load_fashion_mnist(train_examples, validation_examples)
     return dataclasses.replace(
         data,
-        x_train=_halved(data.x_train),
-        x_validation=_halved(data.x_validation),
+        x_train=block_means(data.x_train, 2),
+        x_validation=block_means(data.x_validation, 2),
     )
 
 
@@ -58,13 +59,6 @@ def load_fashion_pictures() -> Data:
         for images in (data.x_train, data.x_validation)
     )
     return Data(x, x, x_validation, x_validation)
-
-
-def _halved(images: np.ndarray) -> np.ndarray:
-    """`(n, 2 h, 2 w, c)` to means of 2x2 blocks, `(n, h, w, c)`."""
-    count, height, width, channels = images.shape
-    blocks = images.reshape(count, height // 2, 2, width // 2, 2, channels)
-    return blocks.mean((2, 4))
 
 
 def load_old_digits() -> Data:

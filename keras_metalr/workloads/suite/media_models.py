@@ -12,6 +12,9 @@ from keras_metalr.workloads.suite.media import load_old_digits
 
 _PRETRAINING_SEED = 0
 _PRETRAINING_EPOCHS = 12
+_TRANSFORMER_WIDTH = 24
+# Of the LSTM and of the mean of word vectors.
+_WORD_WIDTH = 16
 
 
 def build_dense() -> keras.Model:
@@ -78,8 +81,9 @@ def build_autoencoder() -> keras.Model:
     return keras.Model(inputs, layers.Dense(196)(x), name="autoencoder")
 
 
-def build_transformer(width: int = 24) -> keras.Model:
+def build_transformer() -> keras.Model:
     """One pre-norm block of self-attention over 16 words."""
+    width = _TRANSFORMER_WIDTH
     inputs = keras.Input((NUM_TOKENS,), dtype="int32")
     x = layers.Embedding(NUM_WORDS, width)(inputs)
     x = Position()(x)
@@ -109,18 +113,18 @@ class Position(layers.Layer):
         return inputs + self.position
 
 
-def build_recurrent(width: int = 16) -> keras.Model:
+def build_recurrent() -> keras.Model:
     """An LSTM over 16 words."""
     inputs = keras.Input((NUM_TOKENS,), dtype="int32")
-    x = layers.Embedding(NUM_WORDS, width)(inputs)
-    x = layers.LSTM(width)(x)
+    x = layers.Embedding(NUM_WORDS, _WORD_WIDTH)(inputs)
+    x = layers.LSTM(_WORD_WIDTH)(x)
     return keras.Model(inputs, layers.Dense(2)(x), name="recurrent")
 
 
-def build_bag(width: int = 16) -> keras.Model:
+def build_bag() -> keras.Model:
     """The mean of word vectors, and a dense layer (fastText)."""
     inputs = keras.Input((NUM_TOKENS,), dtype="int32")
-    x = layers.Embedding(NUM_WORDS, width)(inputs)
+    x = layers.Embedding(NUM_WORDS, _WORD_WIDTH)(inputs)
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(2)(x), name="bag")
 

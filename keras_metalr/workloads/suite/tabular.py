@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_metalr.workloads import sklearn_source
 from keras_metalr.workloads.workload import Data
 
 _SPLIT_SEED = 0
@@ -12,12 +13,12 @@ _VALIDATION_SHARE = 0.25
 
 def load_breast_cancer_data() -> Data:
     """569 tumours, 30 measurements each, two classes."""
-    return _split(_datasets().load_breast_cancer())
+    return _split(sklearn_source.datasets().load_breast_cancer())
 
 
 def load_wine_data() -> Data:
     """178 wines, 13 measurements each, three classes."""
-    return _split(_datasets().load_wine())
+    return _split(sklearn_source.datasets().load_wine())
 
 
 def load_diabetes_data() -> Data:
@@ -26,18 +27,8 @@ def load_diabetes_data() -> Data:
     The target, disease progression, is standardized: a mean squared error of 1
     is that of the mean.
     """
-    return _split(_datasets().load_diabetes(), is_regression=True)
-
-
-def _datasets() -> Any:
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            "These data sets come with scikit-learn. Install it with "
-            '`pip install "keras_metalr[data]"`.'
-        ) from error
-    return datasets
+    bunch = sklearn_source.datasets().load_diabetes()
+    return _split(bunch, is_regression=True)
 
 
 def _split(bunch: Any, is_regression: bool = False) -> Data:

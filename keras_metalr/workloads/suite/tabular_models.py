@@ -1,8 +1,16 @@
 """Networks for rows of numbers, of kinds that meta-training does not know."""
 
+import math
+
 import keras
 from keras import layers
 from keras import ops
+
+_GATED_WIDTH = 24
+_NUM_EXPERTS = 4
+_EXPERT_WIDTH = 8
+_CROSS_WIDTH = 16
+_NUM_CENTRES = 32
 
 
 def build_linear(num_inputs: int, num_outputs: int) -> keras.Model:
@@ -12,10 +20,9 @@ def build_linear(num_inputs: int, num_outputs: int) -> keras.Model:
     return keras.Model(inputs, dense(inputs), name="linear")
 
 
-def build_gated(
-    num_inputs: int, num_outputs: int, width: int = 24
-) -> keras.Model:
+def build_gated(num_inputs: int, num_outputs: int) -> keras.Model:
     """Two gated blocks with layer normalization (SwiGLU, arXiv 2002.05202)."""
+    width = _GATED_WIDTH
     inputs = keras.Input((num_inputs,))
     x = layers.Dense(width)(inputs)
     for _ in range(2):
@@ -27,39 +34,34 @@ def build_gated(
     return keras.Model(inputs, layers.Dense(num_outputs)(x), name="gated")
 
 
-def build_experts(
-    num_inputs: int, num_outputs: int, num_experts: int = 4
-) -> keras.Model:
+def build_experts(num_inputs: int, num_outputs: int) -> keras.Model:
     """A soft mixture of small nets (Jacobs et al., 1991)."""
+    shape = (_NUM_EXPERTS, _EXPERT_WIDTH)
     inputs = keras.Input((num_inputs,))
-    gate = layers.Dense(num_experts, activation="softmax")(inputs)
-    hidden = layers.Dense(8 * num_experts, activation="tanh")(inputs)
-    hidden = layers.Reshape((num_experts, 8))(hidden)
+    gate = layers.Dense(_NUM_EXPERTS, activation="softmax")(inputs)
+    hidden = layers.Dense(math.prod(shape), activation="tanh")(inputs)
+    hidden = layers.Reshape(shape)(hidden)
     opinions = layers.Dense(num_outputs)(hidden)
     outputs = layers.Dot(axes=1)([gate, opinions])
     return keras.Model(inputs, outputs, name="experts")
 
 
-def build_cross(
-    num_inputs: int, num_outputs: int, width: int = 16
-) -> keras.Model:
+def build_cross(num_inputs: int, num_outputs: int) -> keras.Model:
     """Deep and cross (arXiv 2008.13535): products of inputs beside a net."""
     inputs = keras.Input((num_inputs,))
     crossed = inputs
     for _ in range(2):
         mixed = layers.Multiply()([inputs, layers.Dense(num_inputs)(crossed)])
         crossed = layers.Add()([crossed, mixed])
-    deep = layers.Dense(width, activation="relu")(inputs)
+    deep = layers.Dense(_CROSS_WIDTH, activation="relu")(inputs)
     x = layers.Concatenate()([crossed, deep])
     return keras.Model(inputs, layers.Dense(num_outputs)(x), name="cross")
 
 
-def build_radial(
-    num_inputs: int, num_outputs: int, num_centres: int = 32
-) -> keras.Model:
+def build_radial(num_inputs: int, num_outputs: int) -> keras.Model:
     """Radial basis functions with trained centres and widths."""
     inputs = keras.Input((num_inputs,))
-    x = RadialBasis(num_centres)(inputs)
+    x = RadialBasis(_NUM_CENTRES)(inputs)
     return keras.Model(inputs, layers.Dense(num_outputs)(x), name="radial")
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_metalr.benchmark.peers import scores
+from keras_metalr.benchmark.peers import summary
 
 pytestmark = pytest.mark.backend_independent
 
@@ -16,6 +17,11 @@ any_loss = st.floats(allow_nan=True, allow_infinity=True, width=32)
 ratios = st.lists(
     st.one_of(st.floats(1.0, 10.0), st.just(math.inf)), min_size=1, max_size=20
 )
+
+
+def regrets_of(losses, initial, best):
+    """Of one seed and one workload: shape `(1, 1, num_scales)`."""
+    return np.array([[[scores.regret(v, initial, best) for v in losses]]])
 
 
 def test_regret_by_hand():
@@ -30,10 +36,10 @@ def test_a_baseline_that_did_not_train_is_refused():
         scores.regret(1.0, initial=2.0, best=2.0)
 
 
-def test_sensitivity_and_worst_start_by_hand():
-    losses = [1.0, 1.5, math.nan, 9.0]
-    assert scores.sensitivity(losses, 2.0, 1.0) == pytest.approx(0.625)
-    assert scores.worst_start_regret(losses, 2.0, 1.0) == 1.0
+def test_mean_and_worst_regret_by_hand():
+    regrets = regrets_of([1.0, 1.5, math.nan, 9.0], 2.0, 1.0)
+    assert summary.mean_regret(regrets) == pytest.approx(0.625)
+    assert summary.mean_worst_regret(regrets) == 1.0
 
 
 def test_steps_to_target_by_hand():
@@ -72,10 +78,10 @@ def test_a_slower_method_has_no_better_score(values, more):
 
 
 @given(st.lists(any_loss, min_size=1), finite, st.floats(0.01, 100.0))
-def test_sensitivity_is_at_most_1_and_below_the_worst_start(losses, best, gain):
-    initial = best + gain
-    mean = scores.sensitivity(losses, initial, best)
-    worst = scores.worst_start_regret(losses, initial, best)
+def test_mean_regret_is_at_most_1_and_below_the_worst_start(losses, best, gain):
+    regrets = regrets_of(losses, best + gain, best)
+    mean = summary.mean_regret(regrets)
+    worst = summary.mean_worst_regret(regrets)
     assert mean <= worst + 1e-6 * abs(mean)
     assert worst <= 1.0 + 1e-9
 

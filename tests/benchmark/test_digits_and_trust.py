@@ -1,0 +1,56 @@
+"""What the scripts of the digits and of trust work out themselves."""
+
+import math
+from argparse import Namespace
+
+import numpy as np
+import pytest
+
+from tests import benchmark_scripts
+
+pytestmark = pytest.mark.backend_independent
+
+digits = benchmark_scripts.load("digits")
+trust = benchmark_scripts.load("trust")
+
+
+def test_constant_rates_are_even_on_a_log_scale():
+    rates = digits.constant_rates()
+    assert len(rates) == 12
+    assert (rates[0], rates[-1]) == (1e-5, 3.0)
+    # To three digits.
+    np.testing.assert_allclose(np.diff(np.log(rates)), np.log(3e5) / 11, 0.01)
+    assert digits.constant_rates(3) == [1e-5, 0.00548, 3.0]
+
+
+def test_short_runs_do_not_lie_among_those_of_the_readme(capsys):
+    with pytest.raises(SystemExit):
+        digits.main(["--epochs", "1"])
+    assert "--epochs needs an --output" in capsys.readouterr().err
+
+
+def test_trust_is_the_mean_of_the_second_half():
+    ratios = np.array([9.0, 9.0, 0.25, 0.5])
+    assert trust._mean_of_second_half(ratios) == 0.375
+    # The middle one of an odd number is in it; what is not known is not.
+    ratios = np.array([9.0, 0.25, np.nan])
+    assert trust._mean_of_second_half(ratios) == 0.25
+    assert trust._mean_of_second_half(np.array([1.0, 1 / 3])) == 0.3333
+    assert math.isnan(trust._mean_of_second_half(np.array([1.0, np.nan])))
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--rates"])
+def test_trust_refuses_what_makes_no_run(flag, capsys):
+    with pytest.raises(SystemExit):
+        trust.main(["--preset", "none", flag, "0"])
+    assert "must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("steps", "rates", "more"),
+    [(trust.NUM_STEPS, None, ""), (4, 1, " --steps 4 --rates 1")],
+)
+def test_a_record_of_trust_names_no_folder(steps, rates, more):
+    arguments = Namespace(preset="somewhere", steps=steps, rates=rates)
+    expected = f"python benchmarks/trust.py --preset FOLDER{more}"
+    assert trust._command(arguments) == expected
