@@ -253,11 +253,11 @@ class MetaLR(keras.callbacks.Callback):
         if self._session is None:
             return
         try:
-            self._session.check_hopeful(steps=1)
+            self._session.watch.check_hopeful(steps=1)
         except ValueError:
             self._remove()
             raise
-        self._session.go_back_if_due()
+        self._session.watch.go_back_if_due()
         self._flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -294,7 +294,7 @@ class MetaLR(keras.callbacks.Callback):
         if not self._training:
             self._remove()
         elif self._session is not None:
-            self._session.go_back_if_due()
+            self._session.watch.go_back_if_due()
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Within `fit`: the controller reads the loss on validation data.

@@ -16,6 +16,7 @@ import numpy as np
 from keras_metalr import backend
 from keras_metalr import safe_start
 from keras_metalr.decision import Clock
+from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
@@ -376,7 +377,7 @@ class RunControl:
                     due, try_again, lambda: (unknown, unknown)
                 )
                 # Not within a branch: replicas cannot meet in there.
-                loss, num_examples = backend.across_replicas(
+                summed = backend.across_replicas(
                     [loss, self._context.num_examples()]
                 )
                 before = vector
@@ -385,10 +386,7 @@ class RunControl:
                     lambda: self._decide(
                         before,
                         counters,
-                        loss,
-                        promised,
-                        num_examples,
-                        resolution,
+                        LastBatch(summed[0], promised, summed[1], resolution),
                     ),
                     lambda: (before, state.empty_row()),
                 )
@@ -403,13 +401,13 @@ class RunControl:
         self,
         vector: Tensor,
         counters: Tensor,
-        loss: Tensor,
-        promised: Tensor,
-        num_examples: Tensor,
-        resolution: float,
+        batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
         step, total, interval = (counters[i] for i in range(3))
+        # An update is made of several batches.
+        num_examples = batch.num_examples * self._accumulation_steps
+        batch = batch._replace(num_examples=num_examples)
         clock = Clock(
             ops.cast(step + 1, "float32"),
             ops.cast(total, "float32"),
@@ -417,13 +415,10 @@ class RunControl:
         )
         scalars, row = decide(
             self.state.unpack(vector),
-            loss,
-            promised,
+            batch,
             clock,
             self._control,
             self._settings,
-            num_examples * self._accumulation_steps,
-            resolution,
             until_restored=decisions_until_restored(
                 clock.interval, self._steps_per_execution
             ),

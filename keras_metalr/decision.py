@@ -57,7 +57,6 @@ CONTROL_INITIAL: dict[str, float] = {
     "step_loss": 0.0,
     "gradient_norm": 0.0,
     "learning_rate": 0.0,
-    "promised_drop": 0.0,
     "output": 0.0,
     "feedback_bias": 0.0,
     "pretrained": 0.0,
@@ -100,17 +99,9 @@ INITIAL: dict[str, float] = {
     **{key: _ALL_INITIAL[key] for key in _STEP_SUMS + _STEP_LAST},
 }
 
-TRACE_COLUMNS = (
-    "step",
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    *FEATURE_NAMES,
-    "trust_ratio",
-    "output",
-    "increment",
-    "event",
-)
+_BEFORE_FEATURES = ("step", "loss", "learning_rate", "grad_norm")
+_AFTER_FEATURES = ("trust_ratio", "output", "increment", "event")
+TRACE_COLUMNS = (*_BEFORE_FEATURES, *FEATURE_NAMES, *_AFTER_FEATURES)
 
 # Values of the trace's `event` column, added up.
 EVENT_SKIPPED = 1.0
@@ -143,6 +134,23 @@ class Clock(NamedTuple):
     step: Tensor
     total_steps: Tensor
     interval: Tensor
+
+
+class LastBatch(NamedTuple):
+    """What a decision is told of the batch of the step before it.
+
+    Args:
+        loss_after: Scalar, its loss after the update; not a number where it was
+            not measured.
+        promised_drop: Scalar, see `signals.trust_ratio`.
+        num_examples: Scalar, examples that an update is made of.
+        resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
+    """
+
+    loss_after: Tensor
+    promised_drop: Tensor
+    num_examples: Tensor
+    resolution: float = RESOLUTION
 
 
 def count_step(
@@ -219,13 +227,10 @@ def count_step(
 
 def decide(
     scalars: Scalars,
-    loss_after: Tensor,
-    promised_drop: Tensor,
+    batch: LastBatch,
     clock: Clock,
     controller: Callable[[Tensor], Tensor],
     settings: Settings,
-    num_examples: Tensor,
-    resolution: float = RESOLUTION,
     rule: Callable[[Tensor, Evidence], Tensor] = increment,
     until_restored: Tensor | float = 0.0,
 ) -> tuple[Scalars, Tensor]:
@@ -233,14 +238,10 @@ def decide(
 
     Args:
         scalars: Dict with the keys of `INITIAL`.
-        loss_after: Scalar, loss of the last step's batch after its update; not
-            a number where it was not measured.
-        promised_drop: Scalar, see `signals.trust_ratio`, of the last step.
+        batch: `LastBatch`, what its second pass said.
         clock: `Clock`, where the run stands.
         controller: Callable from features `(NUM_FEATURES,)` to a scalar.
         settings: `Settings` of the run.
-        num_examples: Scalar, examples that an update is made of.
-        resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
         rule: Callable from output and `Evidence` to the change of the log
             rate. Defaults to `update_rule.increment`.
         until_restored: Scalar, decisions from the one to go back until it
@@ -251,31 +252,19 @@ def decide(
         trace, shape `(len(TRACE_COLUMNS),)`, float32.
     """
     known = scalars["interval_updates"] > 0.5
-    scalars = {**scalars, "promised_drop": promised_drop}
-    summary = _summarize(scalars, loss_after, resolution)
-    summary = _choose(known, summary, scalars)
-    progress = ops.minimum(clock.step / clock.total_steps, 1.0)
-    num_decisions = ops.ceil(clock.total_steps / clock.interval)
-    vector = features(summary, progress, num_decisions, scalars["pretrained"])
+    summary = _choose(known, _summarize(scalars, batch), scalars)
+    pretrained = scalars["pretrained"]
+    evidence = _evidence(summary, clock, batch, pretrained)
+    vector = features(
+        summary, evidence.progress, evidence.num_decisions, pretrained
+    )
     output = controller(vector) + scalars["output_shift"]
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
-    evidence = _evidence(
-        summary,
-        progress,
-        num_decisions,
-        clock.interval,
-        num_examples,
-        scalars["pretrained"],
-    )
-    moved = rule(output, evidence)
-    moved = ops.where(free, moved, 0.0)
-    log_rate = ops.log(ops.maximum(scalars["learning_rate"], TINY))
-    log_multiplier = scalars["log_multiplier"]
-    log_base = log_rate - log_multiplier
+    moved = ops.where(free, rule(output, evidence), 0.0)
 
-    new = {**scalars, **summary}
+    new = {**scalars, **summary, "output": output}
     if settings.feedback:
         corrected = corrected_bias(
             scalars["feedback_bias"], output, summary["cosine_slow"]
@@ -283,6 +272,7 @@ def decide(
         new["feedback_bias"] = ops.where(
             free, corrected, scalars["feedback_bias"]
         )
+    log_multiplier = scalars["log_multiplier"]
     target, rollback = log_multiplier + moved, ops.zeros_like(moved)
     if settings.guard:
         books, rollback, cut = guard_rule.assess(
@@ -296,37 +286,50 @@ def decide(
         ops.equal(moved, 0.0), ops.equal(target, log_multiplier)
     )
     new["log_multiplier"] = ops.where(
-        still,
-        log_multiplier,
-        bound(
-            target,
-            log_base,
-            math.log(settings.min_learning_rate),
-            math.log(settings.max_learning_rate),
-        ),
+        still, log_multiplier, _bounded(target, scalars, settings)
     )
-    new["output"] = output
+    told = {
+        "step": clock.step,
+        "loss": summary["loss"],
+        "learning_rate": scalars["learning_rate"],
+        "grad_norm": scalars["gradient_norm"],
+        "trust_ratio": _measured_ratio(scalars, batch),
+        "output": output,
+        "increment": moved,
+        "event": _event(scalars, settings, rollback),
+    }
+    new.update(dict.fromkeys(INTERVAL_INITIAL, ops.zeros_like(moved)))
+    return new, _row(told, vector)
+
+
+def _bounded(target: Tensor, scalars: Scalars, settings: Settings) -> Tensor:
+    """The log of the multiplier, within the limits of the rate."""
+    return bound(
+        target,
+        _log_rate(scalars) - scalars["log_multiplier"],
+        math.log(settings.min_learning_rate),
+        math.log(settings.max_learning_rate),
+    )
+
+
+def _log_rate(scalars: Scalars) -> Tensor:
+    return ops.log(ops.maximum(scalars["learning_rate"], TINY))
+
+
+def _event(scalars: Scalars, settings: Settings, rollback: Tensor) -> Tensor:
     skipped = scalars["interval_skipped"] > 0.5
-    event = (
+    return (
         EVENT_SKIPPED * settings.guard * ops.cast(skipped, "float32")
         + EVENT_ROLLBACK * rollback
         + EVENT_SAFE_START * scalars["ramping"]
     )
-    before = [
-        clock.step,
-        summary["loss"],
-        scalars["learning_rate"],
-        scalars["gradient_norm"],
-    ]
-    after = [
-        _measured_ratio(scalars, loss_after, resolution),
-        output,
-        moved,
-        event,
-    ]
-    row = ops.concatenate([ops.stack(before), vector, ops.stack(after)])
-    new.update(dict.fromkeys(INTERVAL_INITIAL, ops.zeros_like(moved)))
-    return new, row
+
+
+def _row(told: Scalars, vector: Tensor) -> Tensor:
+    """A row of the trace: what was told, around the features."""
+    before = ops.stack([told[name] for name in _BEFORE_FEATURES])
+    after = ops.stack([told[name] for name in _AFTER_FEATURES])
+    return ops.concatenate([before, vector, after])
 
 
 def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
@@ -341,12 +344,7 @@ def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
 
 
 def _evidence(
-    summary: Scalars,
-    progress: Tensor,
-    num_decisions: Tensor,
-    interval: Tensor,
-    num_examples: Tensor,
-    pretrained: Tensor,
+    summary: Scalars, clock: Clock, batch: LastBatch, pretrained: Tensor
 ) -> Evidence:
     first = ops.abs(summary["loss_first"]) + TINY
     # Trust is 1 where nothing was promised, too: that is no sign of anything.
@@ -355,10 +353,10 @@ def _evidence(
         trust=trust(summary),
         cosine=promised * summary["cosine_slow"],
         loss_share=promised * summary["loss_slow"] / first,
-        progress=progress,
-        num_decisions=num_decisions,
-        interval=interval,
-        num_examples=num_examples,
+        progress=ops.minimum(clock.step / clock.total_steps, 1.0),
+        num_decisions=ops.ceil(clock.total_steps / clock.interval),
+        interval=clock.interval,
+        num_examples=batch.num_examples,
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP
         ),
@@ -366,41 +364,40 @@ def _evidence(
     )
 
 
-def _measured_ratio(
-    scalars: Scalars, loss_after: Tensor, resolution: float
-) -> Tensor:
+def _measured_ratio(scalars: Scalars, batch: LastBatch) -> Tensor:
     """The last step's trust ratio, for the trace; NaN where there is none."""
     ratio, valid = trust_ratio(
-        scalars["step_loss"], loss_after, scalars["promised_drop"], resolution
+        scalars["step_loss"],
+        batch.loss_after,
+        batch.promised_drop,
+        batch.resolution,
     )
     # Not a number means "not measured"; a loss that overflowed is infinite.
-    measured = ops.logical_not(ops.isnan(loss_after))
+    measured = ops.logical_not(ops.isnan(batch.loss_after))
     usable = ops.logical_and(measured, scalars["finite"] > 0.5)
     known = ops.logical_and(usable, valid > 0.5)
     return ops.where(known, ratio, float("nan"))
 
 
-def _summarize(
-    scalars: Scalars, loss_after: Tensor, resolution: float
-) -> Scalars:
+def _summarize(scalars: Scalars, batch: LastBatch) -> Scalars:
     steps = ops.maximum(scalars["interval_steps"], 1.0)
     updates = ops.maximum(scalars["interval_updates"], 1.0)
     loss = scalars["interval_loss"] / steps
     promised, lost = shortfall(
         ops.where(scalars["finite"] > 0.5, scalars["step_loss"], float("nan")),
-        loss_after,
-        scalars["promised_drop"],
+        batch.loss_after,
+        batch.promised_drop,
         ops.abs(
             ops.where(scalars["decisions"] > 0.5, scalars["loss_first"], loss)
         ),
-        resolution,
+        batch.resolution,
     )
     interval = {
         "loss": loss,
         "log_gradient_norm": scalars["interval_log_gradient_norm"] / steps,
         "cosine": scalars["interval_cosine"] / steps,
         "log_update_ratio": scalars["interval_log_update_ratio"] / updates,
-        "log_rate": ops.log(ops.maximum(scalars["learning_rate"], TINY)),
+        "log_rate": _log_rate(scalars),
         "promised_drop": promised,
         "shortfall": lost,
     }

@@ -9,7 +9,6 @@ https://arxiv.org/abs/0912.3995).
 """
 
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -21,6 +20,8 @@ from statistics import NormalDist
 import keras
 import numpy as np
 
+from keras_metalr.run_files import read_run
+from keras_metalr.run_files import write_run
 from keras_metalr.trace import Trace
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -39,6 +40,13 @@ CAUTION = 0.05
 # the square root of their number over the first few.
 CURIOSITY = 1.0
 CURIOUS_RUNS = 5
+# What is written of a run beside its trace.
+_RECORDED = {
+    "monitor": str,
+    "outcome": float,
+    "shift": float,
+    "controller": str,
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,7 @@ def save(
 ) -> pathlib.Path:
     """Add a run to a folder, under the next free number.
 
-    The JSON is written last and renamed into place: a run is there whole or not
-    at all. Runs that end at the same time get numbers of their own.
+    Runs that end at the same time get numbers of their own.
 
     Args:
         folder: String or path, made where it does not exist.
@@ -96,18 +103,8 @@ def save(
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    stem = _claim_number(path)
-    experience.trace.save(f"{stem}.npz")
-    outcome = experience.outcome
-    record = {
-        "monitor": experience.monitor,
-        "outcome": outcome if math.isfinite(outcome) else None,
-        "shift": experience.shift,
-        "controller": experience.controller,
-    }
-    temporary = pathlib.Path(f"{stem}.json.tmp")
-    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    return temporary.replace(f"{stem}.json")
+    record = {name: getattr(experience, name) for name in _RECORDED}
+    return write_run(_claim_number(path), experience.trace, record)
 
 
 def _claim_number(folder: pathlib.Path) -> pathlib.Path:
@@ -140,22 +137,12 @@ def load(
     """
     found = []
     for file in sorted(pathlib.Path(folder).glob("run-*.json"), key=_number):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            monitor, outcome = str(record["monitor"]), record["outcome"]
-            outcome = math.inf if outcome is None else float(outcome)
-            shift = float(record["shift"])
-            mark = str(record["controller"])
-            trace = Trace.load(file.with_suffix(".npz"))
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise ValueError(
-                f"{str(file)!r} holds no run that can be read ({error}). "
-                "Delete it and the .npz file beside it, or use another folder."
-            ) from error
-        found.append(Experience(outcome, monitor, shift, trace, mark))
+        record, trace = read_run(file, _RECORDED)
+        found.append(Experience(**record, trace=trace))
     if controller is None:
         return found
-    return [run for run in found if run.controller == fingerprint(controller)]
+    own = fingerprint(controller)
+    return [run for run in found if run.controller == own]
 
 
 def _number(file: pathlib.Path) -> int:

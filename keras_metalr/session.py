@@ -13,28 +13,16 @@ import numpy as np
 from keras import ops
 
 from keras_metalr import backend
-from keras_metalr import safe_start
 from keras_metalr.control import LOGGED
 from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
-from keras_metalr.guard import TROUBLES
-from keras_metalr.guard import look_steps
+from keras_metalr.host_watch import HostWatch
 from keras_metalr.optimizer import MeasuredOptimizer
-from keras_metalr.rates import accumulation_steps
-from keras_metalr.rates import gathered
-from keras_metalr.rates import is_loss_scaled
 from keras_metalr.run_state import RunState
-from keras_metalr.snapshot import Snapshot
 from keras_metalr.train_step import hooked_compute_loss
 from keras_metalr.train_step import is_built
 from keras_metalr.train_step import measured_train_step
 
-# Steps without a finite loss, from the very first on, that call for an error.
-HOPELESS_STEPS = 10
-# Decisions from one snapshot of the weights to the next, and from a snapshot to
-# when it is known to be of a healthy run.
-SNAPSHOT_DECISIONS = 20
-CONFIRM_DECISIONS = 10
 # What is put on the instance of the model.
 _HOOKED = (
     "compute_loss",
@@ -76,12 +64,7 @@ class Session:
         )
         self.optimizer.when_interrupted = self.remove
         self.installed = False
-        self._rollbacks_seen = 0.0
-        self._host_step: int | None = None
-        self._steps_ahead = 0
-        self._watched: Any = None
-        self._snapshot = Snapshot(model) if settings.guard else None
-        self._snapshot_at = 0
+        self.watch = HostWatch(model, self.optimizer)
         self._fit_frame: int | None = None
         self._owner: weakref.ref[keras.callbacks.CallbackList] | None = None
         self._users_own: dict[str, Any] = {}
@@ -258,17 +241,14 @@ class Session:
 
         def train_function(*arguments: Any) -> Any:
             state = arguments[0] if stateless else None
-            seen = self._rollbacks_seen
             try:
-                state = self._before_step(state)
+                state = self.watch.before_step(state)
                 if stateless:
                     arguments = (state, *arguments[1:])
                 return function(*arguments)
             except end_of_data:
                 if stateless:
-                    # Nobody takes the state that it may have gone back to: the
-                    # end of the epoch will.
-                    self._rollbacks_seen = seen
+                    self.watch.undo_rollback()
                 raise
             except BaseException:
                 self._recover(state)
@@ -297,144 +277,6 @@ class Session:
             self.model._jax_state_synced = False
             self.model.jax_state_sync()
 
-    def _before_step(self, state: tuple | None) -> tuple | None:
-        """Count, and act on what the device decided a while ago."""
-        optimizer = self.optimizer
-        if optimizer.metalr_state is None:
-            return state
-        is_new = self._host_step is None
-        if self._host_step is None:
-            counters = _to_host(
-                self._value(optimizer.metalr_state.counters, state)
-            )
-            self._host_step = int(counters[0])
-            self._interval = int(counters[2])
-        step, interval = self._host_step, self._interval
-        self._host_step += self.model.steps_per_execution
-        if backend.name() == "torch":
-            # Under a loss scale it counts no step that it skips.
-            if is_new or is_loss_scaled(optimizer.inner):
-                self._steps_ahead = self._count_ahead(step)
-            due = (step + 1 + self._steps_ahead) % interval == 0
-            optimizer.step_context.host_due = due
-            optimizer.step_context.host_first = step == 0
-            longest = safe_start.longest(accumulation_steps(optimizer.inner))
-            optimizer.step_context.host_starting = step < longest
-        snapshot = self._snapshot
-        if snapshot is None:
-            return state
-        stride = self.model.steps_per_execution
-        if step % look_steps(interval) >= stride and self._watched is not None:
-            return state
-        return self._look(snapshot, state, step // interval)
-
-    def _count_ahead(self, step: int) -> int:
-        """`rates.gathered`, on the host."""
-        optimizer = self.optimizer
-        accumulation = accumulation_steps(optimizer.inner)
-        if accumulation == 1:
-            return 0
-        taken = int(_to_host(optimizer.rates[0].optimizer._iterations))
-        return int(gathered(taken, step, accumulation))
-
-    def _look(
-        self, snapshot: Snapshot, state: tuple | None, decision: int
-    ) -> tuple | None:
-        # What is read now was computed by the time of the last look: waiting
-        # for the newest value would stall the device.
-        seen, fresh = self._watched, self._scalars(state)
-        self._watched = fresh
-        if seen is None:
-            # Also after a resume, when the counters have come from a file.
-            self._rollbacks_seen = _scalar(_to_host(fresh), "rollbacks")
-            snapshot.take(state)
-            snapshot.confirm()
-            self._snapshot_at = decision
-            return state
-        vector = _to_host(seen)
-        if self._must_go_back(vector, decision):
-            return snapshot.restore(state)
-        self.check_hopeful(vector)
-        age = decision - self._snapshot_at
-        if not _is_healthy(vector):
-            return state
-        if snapshot.has_candidate and age >= CONFIRM_DECISIONS:
-            snapshot.confirm()
-        elif not snapshot.has_candidate and age >= SNAPSHOT_DECISIONS:
-            snapshot.take(state)
-            self._snapshot_at = decision
-        return state
-
-    def _must_go_back(self, vector: Any, decision: int) -> bool:
-        """Whether that was decided anew; it is taken as done."""
-        rollbacks = _scalar(vector, "rollbacks")
-        if rollbacks <= self._rollbacks_seen:
-            return False
-        self._rollbacks_seen = rollbacks
-        self._snapshot_at = decision
-        return True
-
-    def go_back_if_due(self) -> None:
-        """Between epochs, act on what was decided since the last look.
-
-        Else the weights that are validated, saved, and left by the last epoch
-        would be those that the run was to go back from.
-        """
-        if self._snapshot is None or self._watched is None:
-            return
-        self._watched = self._scalars(None)
-        decision = (self._host_step or 0) // self._interval
-        if self._must_go_back(_to_host(self._watched), decision):
-            self._snapshot.restore(None)
-
-    def check_hopeful(
-        self, vector: Any = None, steps: int = HOPELESS_STEPS
-    ) -> None:
-        """Raise if no loss was ever finite.
-
-        Args:
-            vector: Array of the run's scalars. Defaults to the present ones.
-            steps: Integer, steps to wait for one. Defaults to `10`.
-
-        Raises:
-            ValueError: after `steps` steps none of which had a finite loss
-                and gradient.
-        """
-        if vector is None:
-            vector = _to_host(self._scalars(None))
-        skipped = _scalar(vector, "skipped_steps")
-        if _scalar(vector, "good_steps") == 0.0 and skipped >= steps:
-            guard = self.optimizer.settings.guard
-            where = "NaN or inf in the inputs, the targets, the sample weights"
-            if np.isfinite(_scalar(vector, "step_loss")):
-                what = "gradient"
-                where = (
-                    "NaN or inf in the inputs (a ReLU may hide it from the "
-                    "loss), a square root, a norm, a logarithm or a division "
-                    "at 0 in the model, a norm above 1e19 (then scale the loss "
-                    "down)"
-                )
-            else:
-                # Without the guard a gradient has made the weights so.
-                what = "loss" if guard else "loss or the gradient"
-            unmoved = ", though no step has moved the weights" * guard
-            raise ValueError(
-                f"The {what} of all of the first {int(skipped)} steps is not "
-                f"finite{unmoved}. No learning rate can help: look for {where} "
-                "or the loss function."
-            )
-
-    def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
-        if state is None:
-            return variable.value
-        variables = self.optimizer.variables
-        index = [id(v) for v in variables].index(id(variable))
-        return state[2][index]
-
-    def _scalars(self, state: tuple | None) -> Any:
-        value = self._value(self.optimizer.control.state.scalars, state)
-        return backend.copy_value(value)
-
     # -- Between epochs. ----------------------------------------------------
 
     def begin_epoch(self, remaining_steps: int | None) -> None:
@@ -444,7 +286,7 @@ class Session:
             remaining_steps: Integer, steps from here to the end of the run;
                 `None` leaves the horizon as it is.
         """
-        self._host_step = None
+        self.watch.begin_epoch()
         optimizer = self.optimizer
         if remaining_steps is None:
             return
@@ -504,7 +346,7 @@ class Session:
         """One of the run's scalars, 0 before the first step."""
         if self.optimizer.metalr_state is None:
             return 0.0
-        return _scalar(_to_host(self._scalars(None)), name)
+        return float(RunState.get(self.watch.scalars(), name))
 
     def total_steps(self) -> int:
         """Steps of the whole run, 0 before the first of them."""
@@ -565,14 +407,6 @@ def _with_measured(
 
 def _to_host(value: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
-
-
-def _scalar(vector: np.ndarray, name: str) -> float:
-    return float(RunState.get(vector, name))
-
-
-def _is_healthy(vector: Any) -> bool:
-    return all(_scalar(vector, name) == 0.0 for name in TROUBLES)
 
 
 def _remove(reference: "weakref.ref[Session]") -> None:

@@ -16,6 +16,7 @@ from keras_metalr.decision import INITIAL
 from keras_metalr.decision import INTERVAL_INITIAL
 from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.decision import Clock
+from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
@@ -78,12 +79,10 @@ def decided(
     clock = Clock(tensor(step), tensor(total_steps), tensor(interval))
     new, row = decide(
         scalars,
-        tensor(loss_after),
-        tensor(promised_drop),
+        LastBatch(tensor(loss_after), tensor(promised_drop), tensor(32.0)),
         clock,
         controller,
         settings,
-        tensor(32.0),
     )
     assert set(new) == set(INITIAL) and len(seen) == 1
     row = ops.convert_to_numpy(row)

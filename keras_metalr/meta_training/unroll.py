@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from keras_metalr import safe_start
 from keras_metalr.decision import INITIAL
 from keras_metalr.decision import Clock
+from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
@@ -261,15 +262,13 @@ class Unroll:
             jnp.asarray(self.num_steps, "float32"),
             jnp.asarray(self.interval, "float32"),
         )
-        scalars, row = decide(
-            run.scalars,
+        told = LastBatch(
             jnp.where(jnp.isnan(loss), jnp.inf, loss),
             promised,
-            clock,
-            controller,
-            self.settings,
             task.batch_size.astype("float32"),
-            rule=self.rule,
+        )
+        scalars, row = decide(
+            run.scalars, told, clock, controller, self.settings, rule=self.rule
         )
         return run._replace(scalars=scalars), row
 

@@ -1,6 +1,5 @@
 """Phase 1: static training that records what a controller would have seen."""
 
-import json
 import math
 import os
 import pathlib
@@ -13,10 +12,20 @@ import keras
 
 from keras_metalr.callback import MetaLR
 from keras_metalr.controller import Controller
+from keras_metalr.run_files import read_run
+from keras_metalr.run_files import write_run
 from keras_metalr.trace import Trace
 
 # Half a decade apart, over all that any optimizer in Keras needs.
 LADDER = tuple(10.0 ** (exponent / 2.0) for exponent in range(-12, 3))
+# What is written of a run beside its trace.
+_RECORDED = {
+    "workload": str,
+    "learning_rate": float,
+    "seed": int,
+    "outcome": float,
+    "monitor": str,
+}
 
 
 @dataclass(frozen=True)
@@ -42,24 +51,11 @@ class Run:
     monitor: str = "val_loss"
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the run as a `.json` and a `.npz` file.
-
-        The JSON is written last and renamed into place: a run is there whole or
-        not at all.
-        """
+        """Write the run as a `.json` and a `.npz` file."""
         stem = _stem(folder, self.workload, self.learning_rate, self.seed)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        self.trace.save(f"{stem}.npz")
-        record = {
-            "workload": self.workload,
-            "learning_rate": self.learning_rate,
-            "seed": self.seed,
-            "outcome": self.outcome if math.isfinite(self.outcome) else None,
-            "monitor": self.monitor,
-        }
-        temporary = pathlib.Path(f"{stem}.json.tmp")
-        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
-        temporary.replace(f"{stem}.json")
+        record = {name: getattr(self, name) for name in _RECORDED}
+        write_run(stem, self.trace, record)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Run":
@@ -67,12 +63,12 @@ class Run:
 
         Args:
             path: String or path of its `.json` file.
+
+        Raises:
+            ValueError: if it is damaged, or of another version.
         """
-        file = pathlib.Path(path)
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["outcome"] is None:
-            record["outcome"] = math.inf
-        return cls(**record, trace=Trace.load(f"{file.with_suffix('')}.npz"))
+        record, trace = read_run(path, _RECORDED)
+        return cls(**record, trace=trace)
 
 
 def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
@@ -82,7 +78,7 @@ def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
         folder: String or path.
 
     Raises:
-        ValueError: if the folder holds no run.
+        ValueError: if the folder holds no run, or one that cannot be read.
     """
     files = sorted(pathlib.Path(folder).glob("*.json"))
     runs = [Run.load(file) for file in files]

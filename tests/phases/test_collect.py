@@ -147,6 +147,14 @@ def test_record_is_strict_json(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"outcome": "x"}'])
+def test_a_damaged_run_is_an_error_that_names_the_file(tmp_path, text):
+    file = tmp_path / "run.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json.*Delete it"):
+        load_runs(tmp_path)
+
+
 def test_load_runs_of_an_empty_folder(tmp_path):
     with pytest.raises(ValueError, match="no runs") as error:
         load_runs(tmp_path)
