@@ -4,7 +4,7 @@
 
 The digits convnet, 20 epochs, seeds 0 to 4: 12 constant rates from 1e-5 to 3,
 and MetaLR with the shipped controller from 1e-6, 1e-3, 1 and 10. About ten
-minutes on two CPU cores. One JSON a run; runs that are there already are not
+minutes on two CPU cores. One JSON per run; runs that are there already are not
 made again, so an interrupted call goes on where it was.
 """
 

@@ -109,7 +109,7 @@ class MetaLR(keras.callbacks.Callback):
             Defaults to `0`.
 
     Attributes:
-        trace: `Trace`, one row a decision; brought up to date every epoch.
+        trace: `Trace`, one row per decision; brought up to date every epoch.
 
     Raises:
         ValueError: at construction for arguments out of range or a preset that

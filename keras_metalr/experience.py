@@ -57,7 +57,7 @@ class Experience:
         outcome: Float, lower being better; infinite where the run failed.
         monitor: String, what the outcome is: `"val_loss"` or `"loss"`.
         shift: Float, what was added to the controller's output all the run.
-        trace: `Trace`, one row a decision.
+        trace: `Trace`, one row per decision.
         controller: String, the `fingerprint` of the controller. Defaults to
             `""`, not known.
     """

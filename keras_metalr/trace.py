@@ -1,4 +1,4 @@
-"""The trace: one row a decision. What the phases and feedback learn from."""
+"""The trace: one row per decision. What the phases and feedback learn from."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ from keras_metalr.decision import TRACE_COLUMNS
 
 
 class Trace:
-    """What a run measured and decided, one row a decision.
+    """What a run measured and decided, one row per decision.
 
     Columns: `step` (from 1), `loss` (mean over the interval), `learning_rate`
     and `grad_norm` (of the interval's last step), the features (see

@@ -6,7 +6,7 @@
     python scripts/run_report.py --budget cpu --sections sst2 --preset FOLDER
 
 Two primary tasks with every method, the three phases, the feedback loop, the
-changes to the code, and the line of results. One JSON a run; runs that are
+changes to the code, and the line of results. One JSON per run; runs that are
 there already are not made again, so an interrupted call goes on where it was.
 """
 

@@ -6,7 +6,7 @@
 
 A wider net (128-64 for 64), dropout 0.5, Adam at 0.0005 for 0.001, batches of
 64 for 32: `+NAME` is a change on top of all before it, `NAME` the change alone.
-One JSON a run; runs that are there already are not made again, so an
+One JSON per run; runs that are there already are not made again, so an
 interrupted call goes on where it was.
 """
 

@@ -22,7 +22,7 @@ def loss_curve(
     """Return the finest training loss there is.
 
     Args:
-        epoch_losses: List of floats, one an epoch.
+        epoch_losses: List of floats, one per epoch.
         steps_per_epoch: Integer.
         step_losses: List of floats, one a step, or `None`.
         trace: `keras_metalr.Trace` or `None`.

@@ -150,7 +150,7 @@ def make_runs(
     Args:
         jobs: Sequence of `Job`.
         data: `Data` of all of them.
-        output: Path of the folder for the records, one JSON a run.
+        output: Path of the folder for the records, one JSON per run.
         console: `rich.console.Console` for the progress bar.
 
     Returns:

@@ -44,7 +44,7 @@ def epochs_to_target(accuracies: Sequence[float], target: float) -> float:
     """Number of epochs until an accuracy reached the target for the first time.
 
     Args:
-        accuracies: Sequence of floats, one an epoch.
+        accuracies: Sequence of floats, one per epoch.
         target: Float.
 
     Returns:
@@ -65,7 +65,7 @@ def stability(losses: Sequence[float], last_half: bool = False) -> float:
 
     Over a whole run this is mostly how far the loss fell; over the last half
     it is how much it still moved. Compare only figures of the same kind: one
-    loss a step, or one an epoch.
+    loss a step, or one per epoch.
 
     Args:
         losses: Sequence of floats in order of time.

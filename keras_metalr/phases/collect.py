@@ -39,7 +39,7 @@ class Run:
             alone.
         outcome: Float, the monitored value at the end of the run, lower being
             better; infinite where the run diverged.
-        trace: `Trace`, one row a decision.
+        trace: `Trace`, one row per decision.
         monitor: String, what the outcome is. Defaults to `"val_loss"`.
     """
 

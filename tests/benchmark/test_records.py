@@ -1,4 +1,4 @@
-"""One JSON a run: valid, whole, and the same when read back."""
+"""One JSON per run: valid, whole, and the same when read back."""
 
 import json
 import math

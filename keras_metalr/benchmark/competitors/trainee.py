@@ -114,7 +114,7 @@ class Trainee:
             **arguments: Passed to `fit`.
 
         Returns:
-            Dict from the name of a log to a list of floats, one an epoch.
+            Dict from the name of a log to a list of floats, one per epoch.
         """
         self.reset(start, values)
         if self.peer.find_start is not None:

@@ -56,7 +56,7 @@ def _primary(
 
 
 def _results_line(budget: Budget, choices: Choices) -> Part:
-    """One run a method, evaluated on as many examples as the report did."""
+    """One run per method, evaluated on as many examples as the report did."""
     make = _Making(budget.results_line, budget, choices)
     return make.part(
         "results-line",

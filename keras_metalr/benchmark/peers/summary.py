@@ -171,7 +171,7 @@ def targets(plan: Plan, records: Records) -> dict[str, Target]:
 
 
 def rows(plan: Plan, records: Records, timing: Mapping[str, Any]) -> list[Row]:
-    """One row a method, the least sensitive first.
+    """One row per method, the least sensitive first.
 
     Args:
         plan: `Plan`.
@@ -196,7 +196,7 @@ def rows(plan: Plan, records: Records, timing: Mapping[str, Any]) -> list[Row]:
 
 
 def rate_paths(plan: Plan, records: Records) -> list[RatePath]:
-    """MetaLR's rates beside the best baseline's, one a workload.
+    """MetaLR's rates beside the best baseline's, one per workload.
 
     Args:
         plan: `Plan`. Without MetaLR in it there are none.
