@@ -1,9 +1,9 @@
 """Ten thousand runs in a few files, small enough to be kept with the code.
 
 One file per workload, one line of JSON per run: what identifies it, its figures
-and its validation losses (of MetaLR the learning rates, too), to six digits. The
-environments they were made in are listed once. The pages are made from these
-files alone.
+and its validation losses (of MetaLR the learning rates, too), to six digits.
+The environments they were made in are listed once. The pages are made from
+these files alone.
 """
 
 import json
