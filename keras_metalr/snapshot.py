@@ -11,7 +11,7 @@ import keras
 
 from keras_metalr import backend
 from keras_metalr.optimizer import MeasuredOptimizer
-from keras_metalr.train_step import frozen_weights
+from keras_metalr.step_state import frozen_weights
 
 Tensor = Any
 

@@ -8,7 +8,6 @@ TensorFlow and torch it works on the variables themselves.
 
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -21,14 +20,12 @@ from keras_metalr import backend
 from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.signals import RESOLUTION
 from keras_metalr.step_context import StepContext
+from keras_metalr.step_state import StateBefore
+from keras_metalr.step_state import find_step_state
+from keras_metalr.step_state import running_statistics
 
 Tensor = Any
 
-# Elements of what is kept from one step to the next: running statistics (a
-# codebook, a queue) up to the first number, and weights of frozen layers, which
-# somebody may yet write to (a target network), up to the second.
-MAX_STATISTIC = 2**20
-MAX_FROZEN = 2**16
 # `signals.RESOLUTION` in half precision: a unit of the last place.
 HALF_RESOLUTION = {"float16": 1e-3, "bfloat16": 8e-3}
 
@@ -82,44 +79,26 @@ def measured_train_step(
     resolution = functools.cache(lambda: _resolution(model))
 
     # Found once, not at every eager step; TensorFlow may yet have to build the
-    # model, and then finds them as it traces.
-    small_state = _small_state(model) if is_built(model) else None
-    buffers = backend.buffers(model)
+    # model, and then finds it as it traces.
+    found = find_step_state(model) if is_built(model) else None
 
     def stateful(data: Any) -> dict[str, Tensor]:
-        statistics, seeds, carried = small_state or _small_state(model)
+        state = found or find_step_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
-            needed = context.host_due is not False
-            random_state = backend.random_state() if needed else None
-            old_statistics = [ops.copy(v) for v in statistics]
-            old_seeds = [ops.copy(v) for v in seeds]
-            old_buffers = [backend.copy_value(b) for b in buffers]
+            before = StateBefore(state, random=context.host_due is not False)
         try:
             with context.step():
                 logs = original(data)
             _check_applied(model, context.applied)
         except BaseException:
             # A step that is refused must not have moved anything.
-            for variable, value in zip(statistics, old_statistics, strict=True):
-                variable.assign(value)
-            backend.overwrite(buffers, old_buffers)
+            before.put_back()
             raise
 
         def try_again() -> tuple[Tensor, Tensor]:
-            with backend.measuring():
-                values = dict(
-                    zip(
-                        map(id, [*statistics, *seeds]),
-                        [*old_statistics, *old_seeds],
-                        strict=True,
-                    )
-                )
-                after = backend.random_state()
-                new_buffers = [backend.copy_value(b) for b in buffers]
-                backend.set_random_state(random_state)
-                backend.overwrite(buffers, old_buffers)
-                result = _replay(
+            with backend.measuring(), before.again():
+                return _replay(
                     model,
                     compute_loss,
                     data,
@@ -128,20 +107,14 @@ def measured_train_step(
                         ops.convert_to_tensor(v)
                         for v in model.trainable_variables
                     ],
-                    [
-                        values.get(id(v), ops.convert_to_tensor(v))
-                        for v in model.non_trainable_variables
-                    ],
-                    carried=carried,
+                    before.values(model.non_trainable_variables),
+                    carried=state.carried,
                 )
-                backend.set_random_state(after)
-                backend.overwrite(buffers, new_buffers)
-                return result
 
         if optimizer.settings.guard:
-            _keep_statistics(optimizer, statistics, old_statistics)
-            if buffers and optimizer.control.state.read()["bad"] > 0.5:
-                backend.overwrite(buffers, old_buffers)
+            with backend.measuring():
+                bad = optimizer.control.state.read()["bad"]
+                before.put_back_unless(bad < 0.5)
         extra = optimizer.finish_step(try_again, resolution())
         return {**logs, **extra}
 
@@ -152,7 +125,7 @@ def measured_train_step(
         others = list(others)
         if optimizer.settings.guard:
             kept = _not_bad(optimizer, slots)
-            statistics = set(map(id, _statistics(model)))
+            statistics = set(map(id, running_statistics(model)))
             for i, variable in enumerate(model.non_trainable_variables):
                 if id(variable) in statistics:
                     others[i] = ops.where(kept, others[i], state[1][i])
@@ -207,75 +180,6 @@ def _check_applied(model: keras.Model, applied: bool) -> None:
             "MetaLR to control. Call `self.optimizer.apply_gradients(...)` "
             "(`self.optimizer.stateless_apply(...)` on JAX) in it."
         )
-
-
-def frozen_weights(model: keras.Model) -> set[int]:
-    """Identities of variables that layers have for weights, frozen or not.
-
-    Args:
-        model: A `keras.Model`.
-    """
-    return {
-        id(variable)
-        for layer in model._flatten_layers()
-        for variable in layer._trainable_variables
-    }
-
-
-def _small_state(model: keras.Model) -> tuple[list, list, list]:
-    """Running statistics, random seeds and counts, and what is carried on.
-
-    The last are among the first, too.
-    """
-    counts = [
-        variable
-        for variable in model.non_trainable_variables
-        # In 8 bits there are quantized weights.
-        if str(variable.dtype).endswith(("int16", "int32", "int64"))
-        and math.prod(variable.shape) <= MAX_STATISTIC
-    ]
-    carried = _carried_states(model)
-    return _statistics(model) + carried, counts, carried
-
-
-def _statistics(model: keras.Model) -> list[keras.Variable]:
-    """Floating variables that a step may write to without a gradient."""
-    frozen = frozen_weights(model)
-    return [
-        variable
-        for variable in model.non_trainable_variables
-        if keras.backend.is_float_dtype(variable.dtype)
-        and math.prod(variable.shape)
-        <= (MAX_FROZEN if id(variable) in frozen else MAX_STATISTIC)
-    ]
-
-
-def _carried_states(model: keras.Model) -> list[keras.Variable]:
-    """What stateful layers carry on and the model does not list."""
-    known = {id(v) for v in model.non_trainable_variables}
-    states = [
-        state
-        for layer in model._flatten_layers()
-        if getattr(layer, "stateful", False)
-        for state in keras.tree.flatten(getattr(layer, "states", None))
-    ]
-    return [
-        state
-        for state in states
-        if isinstance(state, keras.Variable) and id(state) not in known
-    ]
-
-
-def _keep_statistics(
-    optimizer: MeasuredOptimizer,
-    statistics: Sequence[keras.Variable],
-    old: Sequence[Tensor],
-) -> None:
-    """Running statistics do not learn from a batch that is not finite."""
-    with backend.measuring():
-        kept = optimizer.control.state.read()["bad"] < 0.5
-        for variable, value in zip(statistics, old, strict=True):
-            variable.assign(ops.where(kept, variable, value))
 
 
 def _not_bad(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:

@@ -5,8 +5,8 @@
 Makes the runs that are missing in `--output`, one JSON per run, times the
 methods in turn, and writes the page. An interrupted call goes on where it was.
 `smoke` takes minutes on two CPU cores and says nothing about the methods, `cpu`
-some hours; `full` is for a GPU or a cluster. `--publish` writes the packed runs and
-the page to where the project keeps them.
+some hours; `full` is for a GPU or a cluster. `--publish` writes the packed runs
+and the page to where the project keeps them.
 """
 
 import argparse
