@@ -18,6 +18,9 @@ the data sets and TensorFlow, whatever the backend. It was called with
 `--preset` as above, `--output benchmarks/results/large_nets/all_of_sst2` and
 
     --sequence-length 48 --steps 2104 --epochs 4
+    --sequence-length 64 --steps 2104 --epochs 4 --group-by-length
+    --sequence-length 64 --steps 2104 --epochs 4 --group-by-length \\
+        --method cosine --learning-rate 1e-4
     --sequence-length 64 --steps 6312 --epochs 12 --group-by-length
 """
 

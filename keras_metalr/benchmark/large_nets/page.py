@@ -46,8 +46,9 @@ The encoder above, {encoder}, and not BERT Base, on 67,349 phrases in batches of
 {batch_size}; *tokens*: that a text is cut to. Accuracy on the 872 examples of
 the validation set after each quarter of the run; loss and macro F1 at the end.
 The experiment report has an accuracy of 0.856 for BERT Base after one epoch, on
-500 of the examples, and trains for three. The aim here is 0.90. No schedule was
-run beside it.
+500 of the examples, and trains for three. An accuracy of 0.90 was aimed at. The
+cosine has a warmup, and begins at the best highest rate of the table above, the
+highest that was tried there.
 """
 
 
@@ -157,7 +158,7 @@ def _all_of_sst2(folder: Path) -> list[str]:
     runs = [RunResult.load(path) for path in sorted(folder.glob("*.json"))]
     if not runs:
         return []
-    runs.sort(key=lambda run: run.config["steps"])
+    runs.sort(key=lambda run: (run.config["steps"], run.config["method"]))
     heads = ("method", "rate", "seed", "steps", "tokens", "accuracy")
     rows = [
         (
