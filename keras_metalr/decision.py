@@ -255,7 +255,7 @@ def decide(
     known = scalars["interval_updates"] > 0.5
     summary = _choose(known, _summarize(scalars, batch), scalars)
     pretrained = scalars["pretrained"]
-    evidence = _evidence(summary, clock, batch, pretrained)
+    evidence = _evidence(summary, clock, batch, scalars)
     vector = features(
         summary, evidence.progress, evidence.num_decisions, pretrained
     )
@@ -350,7 +350,7 @@ def _choose(condition: Tensor, new: Scalars, old: Scalars) -> Scalars:
 
 
 def _evidence(
-    summary: Scalars, clock: Clock, batch: LastBatch, pretrained: Tensor
+    summary: Scalars, clock: Clock, batch: LastBatch, scalars: Scalars
 ) -> Evidence:
     first = ops.abs(summary["loss_first"]) + TINY
     # Trust is 1 where nothing was promised, too: that is no sign of anything.
@@ -361,12 +361,12 @@ def _evidence(
         loss_share=promised * summary["loss_slow"] / first,
         progress=ops.minimum(clock.step / clock.total_steps, 1.0),
         num_decisions=ops.ceil(clock.total_steps / clock.interval),
-        interval=clock.interval,
+        interval=scalars["interval_updates"],
         num_examples=batch.num_examples,
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP
         ),
-        pretrained=pretrained,
+        pretrained=scalars["pretrained"],
     )
 
 

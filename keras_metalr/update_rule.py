@@ -62,7 +62,7 @@ IDLE_INCREMENT = 0.1
 
 # The distrust that tuned schedules have in long runs: at their start, and the
 # power of the share of the run that is left that it falls with. It is held by
-# so much growth at the most, from so many steps a decision on, and not at the
+# so much growth at the most, from so many updates a decision on, and not at the
 # very end. Nor is it where a batch is so small that its own loss tells little
 # of others, or where the validation loss is so far above the training loss
 # (logs of their ratio) that the net overfits.
@@ -121,7 +121,7 @@ class Evidence(NamedTuple):
         loss_share: Scalar, running mean of the loss over the first loss.
         progress: Scalar in [0, 1], the share of the run that is over.
         num_decisions: Scalar, decisions in the whole run.
-        interval: Scalar, steps from one decision to the next.
+        interval: Scalar, updates since the last decision.
         num_examples: Scalar, examples that an update is made of.
         validation_gap: Scalar, see `features.validation_gap`.
         pretrained: Scalar, 1 for pretrained weights, 0 for new ones.

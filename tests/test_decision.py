@@ -457,21 +457,27 @@ def test_feedback_learns_nothing(changes, on):
 
 
 @pytest.mark.parametrize(
-    ("promised_drop", "loss_after", "low", "high"),
+    ("promised_drop", "loss_after", "batches", "low", "high"),
     [
         # The whole promise is kept: a long run takes longer steps.
-        (0.16, 1.84, 0.0999, 0.1001),
+        (0.16, 1.84, 1, 0.0999, 0.1001),
         # Nothing was promised, or nothing could be measured.
-        (0.0, 2.0, -0.5, 0.0),
-        (math.nan, math.nan, -0.5, 0.0),
+        (0.0, 2.0, 1, -0.5, 0.0),
+        (math.nan, math.nan, 1, -0.5, 0.0),
+        # Of ten batches one update is made: not so long a run.
+        (0.16, 1.84, 10, -0.5, 0.0),
     ],
 )
 def test_a_long_run_without_promises_is_left_alone(
-    promised_drop, loss_after, low, high
+    promised_drop, loss_after, batches, low, high
 ):
-    scalars = start(validations=1.0, validation_loss=2.0)
+    learned = {"decisions": 40.0, "loss_first": 8.0, "loss_slow": 2.0}
+    scalars = start(validations=1.0, validation_loss=2.0, **learned)
+    for step in range(1, 11):
+        is_update = float(step % batches == 0)
+        scalars = count(scalars, is_update=is_update, cosine=0.0)
     _, row = decided(
-        count(scalars, cosine=0.0),
+        scalars,
         output=-0.1,
         loss_after=loss_after,
         promised_drop=promised_drop,
