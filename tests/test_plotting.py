@@ -161,10 +161,10 @@ def test_style_does_not_leak():
     assert dict(pyplot.rcParams) == before
 
 
-def test_missing_matplotlib_names_the_extra(monkeypatch):
+def test_missing_matplotlib_says_what_to_install(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
-    with pytest.raises(ImportError, match=r"keras_metalr\[plots\]"):
+    with pytest.raises(ImportError, match="pip install matplotlib"):
         plotting.plot_trace(_trace())
