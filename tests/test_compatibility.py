@@ -519,7 +519,6 @@ def test_torch_refuses_several_steps_per_execution():
     assert largest_difference(before, model.get_weights()) == 0.0
 
 
-@needs_optimizer("MultiOptimizer")
 def test_epochs_of_whole_executions_are_longer_than_they_were_to_be():
     if BACKEND == "torch":
         pytest.skip("torch: Keras refuses steps_per_execution > 1")
@@ -539,6 +538,7 @@ def test_epochs_of_whole_executions_are_longer_than_they_were_to_be():
     np.testing.assert_allclose(metalr.trace["progress"], share - 0.5, atol=1e-6)
 
 
+@needs_optimizer("MultiOptimizer")
 def test_a_multi_optimizer_moves_all_its_rates_alike():
     x, y = make_data()
     model = compiled(_multi_by_map(), **QUICK)
