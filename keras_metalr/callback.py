@@ -196,7 +196,8 @@ class MetaLR(keras.callbacks.Callback):
         self._warned = False
         self._promises_checked = False
         self._validation_loss = None
-        self._first_epoch = True
+        self._epoch_steps: int | None = None
+        self._steps_at_epoch = 0
         shift = 0.0
         if self.experience_dir is not None:
             shift = next_shift(
@@ -238,14 +239,16 @@ class MetaLR(keras.callbacks.Callback):
         """Set the horizon, and again where epochs turn out to be longer."""
         if self._session is None:
             return
-        remaining = None
-        if self._first_epoch:
-            self._first_epoch = False
+        remaining, done = None, self._steps_done()
+        taken, self._steps_at_epoch = done - self._steps_at_epoch, done
+        if self._epoch_steps is None:
             self._epoch_steps = int(self.params.get("steps") or 0)
-            remaining = self._remaining_steps(epoch)
-        elif self._grew_longer():
-            remaining = self._remaining_steps(epoch)
-        self._steps_at_epoch = self._steps_done()
+            remaining = self._remaining_steps(epoch, self._epoch_steps)
+        elif self.total_steps is None and taken > self._epoch_steps:
+            # `steps_per_execution` that do not divide them take whole
+            # executions, where the data go on.
+            self._epoch_steps = taken
+            remaining = self._remaining_steps(epoch, taken)
         self._session.begin_epoch(remaining)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -394,23 +397,11 @@ class MetaLR(keras.callbacks.Callback):
         steps = (self.params or {}).get("steps")
         return self.total_steps is not None or bool(steps)
 
-    def _remaining_steps(self, epoch: int) -> int:
+    def _remaining_steps(self, epoch: int, epoch_steps: int) -> int:
         if self.total_steps is not None:
             return max(1, self.total_steps - self._steps_done())
         epochs = int(self.params.get("epochs", 1))
-        return max(1, (epochs - epoch) * self._epoch_steps)
-
-    def _grew_longer(self) -> bool:
-        """Whether the last epoch had more steps than `fit` said it would.
-
-        `steps_per_execution` that do not divide them take whole executions,
-        where the data go on.
-        """
-        taken = self._steps_done() - self._steps_at_epoch
-        if self.total_steps is not None or taken <= self._epoch_steps:
-            return False
-        self._epoch_steps = taken
-        return True
+        return max(1, (epochs - epoch) * epoch_steps)
 
     def _steps_done(self) -> int:
         return self._session.steps_done() if self._session else 0

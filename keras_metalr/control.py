@@ -5,7 +5,6 @@ after it:          what moved, how far; the interval's sums
 end of the step:   a decision, where one is due
 """
 
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from keras_metalr import safe_start
 from keras_metalr.decision import Clock
 from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
+from keras_metalr.decision import bounded
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
 from keras_metalr.guard import decisions_until_restored
@@ -34,7 +34,6 @@ from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.signals import weight_norm
 from keras_metalr.step_context import StepContext
-from keras_metalr.update_rule import bound
 
 ops = backend.native_ops()
 Tensor = Any
@@ -146,7 +145,9 @@ class RunControl:
                     self.sample.num_coordinates,
                 )
             if self._may_be_out_of_bounds():
-                multiplier = self._bounded(scalars["log_multiplier"])
+                multiplier = bounded(
+                    scalars["log_multiplier"], self._log_base(), self._settings
+                )
                 scalars = {**scalars, "log_multiplier": multiplier}
             self._context.due = due = self._due()
             products = backend.cond(
@@ -290,14 +291,6 @@ class RunControl:
     def _log_base(self) -> Tensor:
         initial = backend.read(self.state.base_rates)[0]
         return ops.log(ops.maximum(self._rates[0].base(initial), TINY))
-
-    def _bounded(self, log_multiplier: Tensor) -> Tensor:
-        return bound(
-            log_multiplier,
-            self._log_base(),
-            math.log(self._settings.min_learning_rate),
-            math.log(self._settings.max_learning_rate),
-        )
 
     def _assign_rates(
         self, scalars: Scalars, after: Sequence[Tensor]

@@ -292,7 +292,9 @@ def decide(
         ops.equal(moved, 0.0), ops.equal(target, log_multiplier)
     )
     new["log_multiplier"] = ops.where(
-        still, log_multiplier, _bounded(target, scalars, settings)
+        still,
+        log_multiplier,
+        bounded(target, _log_rate(scalars) - log_multiplier, settings),
     )
     told = {
         "step": clock.step,
@@ -308,11 +310,19 @@ def decide(
     return new, _row(told, vector)
 
 
-def _bounded(target: Tensor, scalars: Scalars, settings: Settings) -> Tensor:
-    """The log of the multiplier, within the limits of the rate."""
+def bounded(
+    log_multiplier: Tensor, log_base: Tensor, settings: Settings
+) -> Tensor:
+    """The log of the multiplier, within the limits that a run has.
+
+    Args:
+        log_multiplier: Scalar, log of the factor on the user's own rate.
+        log_base: Scalar, log of the user's own rate.
+        settings: `Settings` of the run.
+    """
     return bound(
-        target,
-        _log_rate(scalars) - scalars["log_multiplier"],
+        log_multiplier,
+        log_base,
         math.log(settings.min_learning_rate),
         math.log(settings.max_learning_rate),
     )

@@ -201,9 +201,10 @@ class HostWatch:
     def _value(self, variable: keras.Variable, state: tuple | None) -> Any:
         if state is None:
             return variable.value
-        variables = self._optimizer.variables
-        index = [id(v) for v in variables].index(id(variable))
-        return state[2][index]
+        # The run's own are the last ones: what comes before may be long.
+        own = self._optimizer.control.state.variables
+        index = [id(v) for v in own].index(id(variable))
+        return state[2][index - len(own)]
 
     def scalars(self) -> np.ndarray:
         """The run's present scalars, which a step must have made."""

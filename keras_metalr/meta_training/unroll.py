@@ -17,6 +17,7 @@ from keras_metalr.decision import INITIAL
 from keras_metalr.decision import Clock
 from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
+from keras_metalr.decision import bounded
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
 from keras_metalr.features import record_validation
@@ -33,7 +34,6 @@ from keras_metalr.meta_training.tasks import validation_loss
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.signals import weight_norm
-from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import increment
 
 # Decisions from one copy of the weights to the next; a copy is gone back to
@@ -211,7 +211,11 @@ class Unroll:
                 jnp.asarray(math.log(self.first_rate)),
                 self.num_weights,
             )
-        multiplier = self._bounded(scalars["log_multiplier"])
+        multiplier = bounded(
+            scalars["log_multiplier"],
+            jnp.asarray(math.log(self.first_rate)),
+            self.settings,
+        )
         scalars = {**scalars, "log_multiplier": multiplier}
         rate = self.first_rate * jnp.exp(multiplier)
         weights, slots = optimizers.update(
@@ -271,14 +275,6 @@ class Unroll:
             run.scalars, told, clock, controller, self.settings, rule=self.rule
         )
         return run._replace(scalars=scalars), row
-
-    def _bounded(self, log_multiplier: jnp.ndarray) -> jnp.ndarray:
-        return bound(
-            log_multiplier,
-            jnp.asarray(math.log(self.first_rate)),
-            math.log(self.settings.min_learning_rate),
-            math.log(self.settings.max_learning_rate),
-        )
 
 
 def _go_back(
