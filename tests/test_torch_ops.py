@@ -98,3 +98,17 @@ def test_elements_come_apart_in_order():
 
 def vector_tensor(array):
     return keras.ops.convert_to_tensor(np.asarray(array, "float32"))
+
+
+def test_elements_are_found_on_devices_that_cannot_take(monkeypatch):
+    """`Tensor.take` is there on a CPU and on CUDA alone."""
+    import torch
+
+    def refuse(*arguments):
+        raise NotImplementedError("take")
+
+    monkeypatch.setattr(torch.Tensor, "take", refuse)
+    values = torch.zeros((3, 4), dtype=torch.float16, device="meta")
+    positions = torch.zeros(5, dtype=torch.int64, device="meta")
+    found = backend.elements(values, positions)
+    assert found.shape == (5,) and found.dtype == torch.float32
