@@ -243,12 +243,9 @@ def _forward_loss(
     x = arguments.get("x")
     if x is None:
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-    kwargs = {"training": True} if model._call_has_training_arg else {}
+    y_pred, others, losses = _call_again(model, x, weights, others)
     # What comes after (a loss that calls the model again, or draws) finds seeds
     # and statistics as this pass leaves them.
-    y_pred, others, losses = model.stateless_call(
-        list(weights), list(others), x, return_losses=True, **kwargs
-    )
     mapping = list(zip(model.trainable_variables, weights, strict=True))
     mapping += list(zip(model.non_trainable_variables, others, strict=True))
     # On JAX the variables are empty while the step runs, those of the metrics
@@ -264,3 +261,34 @@ def _forward_loss(
     finally:
         model._losses_override.clear()
     return backend.loss_scalar(loss)
+
+
+def _call_again(
+    model: keras.Model,
+    x: Any,
+    weights: Sequence[Tensor],
+    others: Sequence[Tensor],
+) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """The model's call, as the backend's own trainer makes it.
+
+    Those of TensorFlow and PyTorch call the model, from which its layers learn
+    that they are being trained; that of JAX goes past this.
+
+    Returns:
+        Tuple of the predictions, the values that non-trainable variables have
+        after it, and the losses that were added within.
+    """
+    kwargs = {"training": True} if model._call_has_training_arg else {}
+    if backend.name() == "jax":
+        return model.stateless_call(
+            list(weights), list(others), x, return_losses=True, **kwargs
+        )
+    variables = model.non_trainable_variables
+    mapping = list(zip(model.trainable_variables, weights, strict=True))
+    mapping += list(zip(variables, others, strict=True))
+    with keras.StatelessScope(
+        state_mapping=mapping, collect_losses=True
+    ) as scope:
+        y_pred = model(x, **kwargs)
+        losses = model.losses
+    return y_pred, [scope.get_current_value(v) for v in variables], losses

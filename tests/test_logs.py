@@ -263,6 +263,15 @@ def test_the_trace_has_one_row_a_decision(num_steps, epochs, interval):
     np.testing.assert_allclose(trace["learning_rate"][ends], shown, rtol=1e-5)
 
 
+def test_rows_that_are_used_again_stay_in_order():
+    """A run of more decisions than the trace has rows, 400: it is told ten."""
+    x, y = make_data(410 * BATCH_SIZE)
+    metalr = MetaLR(Controller(), total_steps=10)
+    model = compiled("sgd", normalize=False, drop=False, **QUICK)
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    np.testing.assert_array_equal(metalr.trace["step"], np.arange(11, 411))
+
+
 def test_a_run_that_ends_before_its_first_decision_says_so():
     metalr = _metalr()
 

@@ -333,3 +333,15 @@ def test_a_longer_run_keeps_the_rows_of_the_shorter_one(tmp_path):
     steps = second.trace["step"].tolist()
     assert steps[:120] == list(range(1, 121))
     assert steps[120:] == list(range(122, 481, 2))
+
+
+def test_a_resumed_run_of_total_steps_is_no_longer_than_that(tmp_path):
+    path = str(tmp_path / "run.keras")
+    save = keras.callbacks.ModelCheckpoint(path)
+    first = MetaLR(Controller(), total_steps=24)
+    resume_script.fit(resume_script.run_model(), first, save, epochs=2)
+    metalr = MetaLR(Controller(), total_steps=24).restore(path)
+    model = keras.models.load_model(path)
+    resume_script.fit(model, metalr, initial_epoch=2)
+    share = np.arange(1, 25) / 24
+    np.testing.assert_allclose(metalr.trace["progress"], share - 0.5, atol=1e-6)

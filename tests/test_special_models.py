@@ -142,6 +142,53 @@ def test_trust_is_that_of_the_function_that_was_differentiated():
     np.testing.assert_allclose(np.nanmedian(ratios), 1.0, atol=0.05)
 
 
+class Inheriting(keras.Model):
+    """Leaves it to Keras to tell its layers that they are being trained."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.hidden = keras.layers.Dense(32, activation="relu")
+        self.layer = layer
+        self.head = keras.layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.head(self.layer(self.hidden(x)))
+
+
+class Siamese(keras.Model):
+    """Calls a layer twice, which adds a loss each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, activity_regularizer="l2")
+        self.head = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.head(self.hidden(x) - self.hidden(-x))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(
+            lambda: Inheriting(keras.layers.Dropout(0.5)), id="dropout"
+        ),
+        pytest.param(
+            lambda: Inheriting(keras.layers.BatchNormalization()),
+            id="batch normalization",
+        ),
+        pytest.param(Siamese, id="called twice"),
+    ],
+)
+def test_the_second_pass_is_like_the_first_in_a_model_of_ones_own(build):
+    keras.utils.set_random_seed(1)
+    x, y = classes(10)
+    metalr = hands_off()
+    model = compiled(build(), keras.optimizers.SGD(1e-3))
+    model.fit(x, y, callbacks=[metalr], **FIT)
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.05)
+
+
 class Noise(keras.layers.Layer):
     """Draws without a seed, as the sampling of many an autoencoder does."""
 
@@ -504,6 +551,15 @@ def test_a_user_can_say_whether_weights_are_pretrained(pretrained):
     assert config.pretrained is pretrained
 
 
+@pytest.mark.parametrize("feedback", [False, True])
+def test_feedback_is_learned_within_fit(feedback):
+    """A controller that says nothing has only what feedback adds."""
+    x, y = classes(6)
+    metalr = MetaLR(Controller(), safe_start=False, feedback=feedback)
+    compiled(dense_net()).fit(x, y, callbacks=[metalr], **FIT)
+    assert np.any(metalr.trace["output"]) == feedback
+
+
 def test_two_of_them_in_one_fit_are_refused():
     x, y = classes(2)
     model = compiled(dense_net())
@@ -546,6 +602,25 @@ def test_a_loss_that_is_not_what_was_differentiated_is_noticed(more, recwarn):
 
 
 # -- Optimizers. ------------------------------------------------------------
+
+
+def test_scaled_gradients_are_told_as_what_they_are():
+    x, y = classes(6)
+
+    def trace_of(optimizer):
+        metalr = hands_off()
+        compiled(dense_net(), optimizer).fit(x, y, callbacks=[metalr], **FIT)
+        return metalr.trace
+
+    kinds = keras.optimizers
+    plain = trace_of(kinds.SGD(1e-3))
+    for optimizer in (
+        kinds.SGD(1e-3, loss_scale_factor=8.0),
+        kinds.LossScaleOptimizer(kinds.SGD(1e-3), initial_scale=8.0),
+    ):
+        trace = trace_of(optimizer)
+        for name in ("grad_norm", "trust_ratio"):
+            np.testing.assert_allclose(trace[name], plain[name], rtol=0.01)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
