@@ -198,6 +198,7 @@ class MetaLR(keras.callbacks.Callback):
         self._validation_loss = None
         self._epoch_steps: int | None = None
         self._steps_at_epoch = 0
+        self._steps_lost = 0
         shift = 0.0
         if self.experience_dir is not None:
             shift = next_shift(
@@ -241,7 +242,12 @@ class MetaLR(keras.callbacks.Callback):
             return
         remaining, done = None, self._steps_done()
         taken, self._steps_at_epoch = done - self._steps_at_epoch, done
-        if self._epoch_steps is None:
+        # Weights that are loaded in mid-run bring the clock of their time.
+        rewound = taken < 0
+        if rewound:
+            self._steps_lost += (self._epoch_steps or 0) - taken
+            remaining = self._remaining_steps(epoch, self._epoch_steps or 0)
+        elif self._epoch_steps is None:
             self._epoch_steps = int(self.params.get("steps") or 0)
             remaining = self._remaining_steps(epoch, self._epoch_steps)
         elif self.total_steps is None and taken > self._epoch_steps:
@@ -249,7 +255,7 @@ class MetaLR(keras.callbacks.Callback):
             # executions, where the data go on.
             self._epoch_steps = taken
             remaining = self._remaining_steps(epoch, taken)
-        self._session.begin_epoch(remaining)
+        self._session.begin_epoch(remaining, rewound)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Bring the trace to the host; report what the guard did."""
@@ -399,7 +405,8 @@ class MetaLR(keras.callbacks.Callback):
 
     def _remaining_steps(self, epoch: int, epoch_steps: int) -> int:
         if self.total_steps is not None:
-            return max(1, self.total_steps - self._steps_done())
+            done = self._steps_done() + self._steps_lost
+            return max(1, self.total_steps - done)
         epochs = int(self.params.get("epochs", 1))
         return max(1, (epochs - epoch) * epoch_steps)
 

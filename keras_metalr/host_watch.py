@@ -51,9 +51,16 @@ class HostWatch:
         self._rollbacks_done = 0.0
         self._rollbacks_before = 0.0
 
-    def begin_epoch(self) -> None:
-        """Count anew from what the device has counted."""
+    def begin_epoch(self, rewound: bool) -> None:
+        """Count anew from what the device has counted.
+
+        Args:
+            rewound: Boolean, whether that is less than before. The weights of
+                that time are then the last good ones.
+        """
         self._step = None
+        if rewound:
+            self._seen = None
 
     def before_step(self, state: tuple | None) -> tuple | None:
         """Count, and act on what the device decided a while ago.

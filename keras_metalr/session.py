@@ -57,6 +57,7 @@ class Session:
                     "One `fit` takes one MetaLR. Received: two of them in "
                     "`callbacks`."
                 )
+            leftover.check_not_running()
             leftover.remove()
         self.model = model
         self.optimizer = MeasuredOptimizer(
@@ -92,8 +93,9 @@ class Session:
         self.installed = True
         compute_loss = hooked_compute_loss(model, self.optimizer)
         train_step = measured_train_step(model, self.optimizer)
+        built = model.trainable_variables and is_built(model)
         model.optimizer = self.optimizer
-        if model.built and model.trainable_variables and is_built(model):
+        if built:
             self.optimizer.build(model.trainable_variables)
         # Attributes of the instance come before the methods of its class, so
         # that taking them off leaves the model as it was.
@@ -128,6 +130,19 @@ class Session:
         """Whether it was installed by a call of `fit` that is running."""
         frames = [id(frame) for frame in _fit_frames()]
         return self.installed and self._fit_frame in frames
+
+    def check_not_running(self) -> None:
+        """Raise where another `fit` of the model is running already.
+
+        What that one trains with would be gone when this one has ended.
+        """
+        if self.is_of_running_fit():
+            raise ValueError(
+                f"MetaLR is controlling a `fit` of {self.model.name!r} that is "
+                "still running. Received: another `fit` of the same model "
+                "within it, from a callback. Call `train_on_batch` there, or "
+                "`fit` once the first has ended."
+            )
 
     def is_of_innermost_fit(self) -> bool:
         """Whether it was installed by the innermost of the running ones."""
@@ -221,6 +236,7 @@ class Session:
                 self._note_fit(frame)
         if (None if frame is None else id(frame)) != self._fit_frame:
             # Another `fit`: an exception ended ours, and is still being held.
+            self.check_not_running()
             self.remove()
             return self.model.make_train_function(force=force)
         try:
@@ -279,14 +295,18 @@ class Session:
 
     # -- Between epochs. ----------------------------------------------------
 
-    def begin_epoch(self, remaining_steps: int | None) -> None:
+    def begin_epoch(
+        self, remaining_steps: int | None, rewound: bool = False
+    ) -> None:
         """Tell the run how long it is; the host counts anew from here.
 
         Args:
             remaining_steps: Integer, steps from here to the end of the run;
                 `None` leaves the horizon as it is.
+            rewound: Boolean, whether the run's state was put back to what it
+                had been. Defaults to `False`.
         """
-        self.watch.begin_epoch()
+        self.watch.begin_epoch(rewound)
         optimizer = self.optimizer
         if remaining_steps is None:
             return

@@ -150,12 +150,18 @@ def measured_train_step(
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether the model and all its layers have their variables.
+    """Whether the model has all variables that its steps use.
+
+    Keras builds the optimizer once it has them, whatever layers the model holds
+    that it never calls.
 
     Args:
-        model: A `keras.Model`.
+        model: A compiled `keras.Model`.
     """
-    return all(layer.built for layer in model._flatten_layers())
+    return model.built and (
+        model.optimizer.built
+        or all(layer.built for layer in model._flatten_layers())
+    )
 
 
 def check_trainable(model: keras.Model) -> None:

@@ -281,6 +281,26 @@ def test_a_fit_within_a_fit_takes_a_callback_of_its_own():
     del held
 
 
+@pytest.mark.parametrize("how", ["plain", "with a MetaLR of its own"])
+def test_a_fit_of_the_same_model_within_its_fit_is_refused(how):
+    """The outer one would go on with what the inner one leaves behind."""
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(moving_controller(), safe_start=False)
+
+    class Inner(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            own = [] if how == "plain" else [MetaLR(moving_controller())]
+            model.fit(x, y, callbacks=own, **FIT)
+
+    with pytest.raises(ValueError, match="another `fit` of the same") as held:
+        model.fit(x, y, callbacks=[metalr, Inner()], **FIT)
+    assert_clean(model, optimizer, RATE)
+    _assert_usable(model, optimizer, metalr)
+    del held
+
+
 # -- What the user has put on the model. ------------------------------------
 
 

@@ -345,3 +345,27 @@ def test_a_resumed_run_of_total_steps_is_no_longer_than_that(tmp_path):
     resume_script.fit(model, metalr, initial_epoch=2)
     share = np.arange(1, 25) / 24
     np.testing.assert_allclose(metalr.trace["progress"], share - 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("total_steps", [None, 60])
+def test_weights_loaded_in_mid_run_do_not_turn_its_clock_back(
+    tmp_path, total_steps
+):
+    path = str(tmp_path / "run.weights.h5")
+
+    class Reload(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.save_weights(path)
+            if epoch == 5:
+                self.model.load_weights(path)
+
+    metalr = MetaLR(Controller(), total_steps=total_steps)
+    x, y = make_data()
+    model = compiled("sgd", **QUICK)
+    model.fit(x, y, epochs=10, callbacks=[metalr, Reload()], **FIT)
+    progress = metalr.trace["progress"] + 0.5
+    assert progress[-1] == pytest.approx(1.0)
+    # What was done before counts, and the rest of the run is as long as it is.
+    assert len(progress) == 3 * 6 + 4 * 6
+    assert (np.diff(progress) > 0.0).all()

@@ -155,6 +155,40 @@ class Inheriting(keras.Model):
         return self.head(self.layer(self.hidden(x)))
 
 
+class Unused(keras.Model):
+    """Holds layers that it never calls, and that are never built."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8)
+        self.flatten = keras.layers.Flatten()
+        self.other_head = keras.layers.Dense(4)
+        self.head = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.head(self.hidden(x))
+
+
+# Keras says so of every model of this kind.
+@pytest.mark.filterwarnings("ignore:`build.*unbuilt state:UserWarning")
+def test_layers_that_are_never_called_do_no_harm():
+    x, y = classes(6)
+
+    def train(*callbacks):
+        keras.utils.set_random_seed(0)
+        model = compiled(Unused())
+        model.fit(x, y, callbacks=list(callbacks), **FIT)
+        return model
+
+    metalr = hands_off()
+    plain, model = train(), train(metalr)
+    assert np.isfinite(metalr.trace["trust_ratio"]).all()
+    for expected, value in zip(
+        plain.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
 class Siamese(keras.Model):
     """Calls a layer twice, which adds a loss each time."""
 
