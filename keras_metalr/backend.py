@@ -125,6 +125,12 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
             return tensor.take(positions).float()
         # Slower by a view, but there on every device.
         return tensor.reshape(-1).index_select(0, positions).float()
+    spread = keras.distribution.distribution() is not None
+    if positions is not None and _NAME == "jax" and spread:
+        # Flattened, a tensor that is split over devices is gathered on each.
+        index = np.unravel_index(positions, tensor.shape)
+        found = ops.convert_to_tensor(tensor).at[index]
+        return ops.cast(found.get(mode="promise_in_bounds"), "float32")
     flat = ops.reshape(tensor, (-1,))
     if positions is not None and _NAME == "jax":
         flat = flat.at[positions].get(

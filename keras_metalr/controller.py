@@ -1,11 +1,13 @@
 """The controller: a small `keras.Model` from features to a rate increment."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import random
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -185,21 +187,35 @@ class Controller(keras.Model):
                 f"{WEIGHTS_FILE} differs from {CONFIG_FILE}. "
                 "Install or save it again."
             )
-        # New layers draw seeds from Python's generator: one that is loaded must
-        # not change what the user draws after it.
-        drawn = random.getstate()
         try:
-            controller = cls.from_config(config["config"])
-            controller.load_weights(str(weights))
+            with _apart():
+                controller = cls.from_config(config["config"])
+                controller.load_weights(str(weights))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Preset {str(path)!r} is damaged: its {CONFIG_FILE} does not "
                 f"describe its {WEIGHTS_FILE} ({error}). Install or save it "
                 "again."
             ) from error
-        finally:
-            random.setstate(drawn)
         return controller
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """What is made in it has nothing to do with the user's own models.
+
+    New layers draw seeds from Python's generator, which must not change what
+    the user draws after it; and a layout by which large kernels are split over
+    devices may not fit small ones.
+    """
+    drawn = random.getstate()
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+        random.setstate(drawn)
 
 
 def shipped_presets() -> list[str]:

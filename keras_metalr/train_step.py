@@ -72,7 +72,8 @@ def measured_train_step(
     model: keras.Model, optimizer: MeasuredOptimizer
 ) -> Callable[..., Any]:
     """The model's `train_step`, measured; same signature on each backend."""
-    original = model.train_step
+    # A graph of its own (`tf.function`) would hide what is measured within.
+    original = getattr(model.train_step, "python_function", model.train_step)
     compute_loss = model.compute_loss
     context = optimizer.step_context
     # Once the first step has built all layers.

@@ -18,6 +18,7 @@ if importlib.util.find_spec("torch") is not None:
     import torch  # noqa: F401
 
 import keras
+import numpy as np
 
 from tests.fit_checks import FIT
 from tests.fit_checks import HOOKS
@@ -99,6 +100,49 @@ def _num_examples(scope: Callable[[], Any]) -> list[float]:
         control.decide = decide
 
 
+def _split_over_devices(metalr: bool) -> dict:
+    """A model whose kernels are shared out, and what is gathered of one."""
+    import jax
+
+    from keras_metalr import MetaLR
+    from keras_metalr import backend
+
+    devices = keras.distribution.list_devices("cpu")
+    mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], devices)
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*kernel"] = (None, "model")
+    split = keras.distribution.ModelParallel(
+        layout_map=layout, batch_dim_name="batch"
+    )
+    x, y = make_data()
+    controller = moving_controller(0.0)
+    with split.scope():
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense
+        model = keras.Sequential(
+            [keras.Input(x.shape[1:]), dense(2048, "relu"), dense(4)]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss)
+        callbacks = []
+        if metalr:
+            # The shipped one, whose last kernel is not to be split.
+            MetaLR()
+            callbacks = [MetaLR(controller, safe_start=False)]
+        model.fit(x, y, epochs=2, callbacks=callbacks, **FIT)
+        kernel = model.layers[0].kernel.value
+        positions = backend.constant_positions(np.arange(0, 12288, 3))
+        compiled = jax.jit(lambda value: backend.elements(value, positions))
+        program = compiled.lower(kernel).compile().as_text()
+        values = np.asarray(kernel).reshape(-1)[::3]
+        np.testing.assert_array_equal(compiled(kernel), values)
+    return {
+        "weights": [w.tolist() for w in model.get_weights()],
+        "gathers": "all-gather" in program,
+        "reduces": "all-reduce" in program,
+    }
+
+
 def main() -> None:
     """Run everything and print it."""
     if BACKEND == "tensorflow":
@@ -120,6 +164,9 @@ def main() -> None:
                 "moving on one": _train(one, metalr=True, output=0.5),
                 "moving on two": _train(two, metalr=True, output=0.5),
                 "examples": _num_examples(two),
+                "split": None
+                if BACKEND != "jax"
+                else [_split_over_devices(metalr) for metalr in (False, True)],
             }
         )
     )

@@ -93,3 +93,11 @@ def test_a_rate_that_moves_does_so_alike(runs):
     assert max(rates) / min(rates) > 2
     np.testing.assert_allclose(rates, one["trace"]["learning_rate"], rtol=1e-4)
     assert largest_difference(_weights(one), _weights(two)) < 1e-5
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras splits models on JAX alone")
+def test_a_model_that_is_split_over_devices_stays_so(runs):
+    plain, run = runs["split"]
+    assert largest_difference(_weights(plain), _weights(run)) < 1e-6
+    # What the sample needs of a kernel, and not the kernel, goes between them.
+    assert run["reduces"] and not run["gathers"]

@@ -498,6 +498,27 @@ def test_a_callback_sets_the_weights_of_the_users_optimizer():
 @pytest.mark.skipif(
     BACKEND != "tensorflow", reason="Keras calls it on TensorFlow alone."
 )
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
+def test_a_train_step_that_is_a_graph_of_its_own():
+    import tensorflow as tf
+
+    class Graph(keras.Model):
+        @tf.function
+        def train_step(self, data):
+            return super().train_step(data)
+
+    x, y = classes(6)
+    values = []
+    for callbacks in ([], [hands_off()]):
+        body = dense_net()
+        model = compiled(Graph(body.inputs, body.outputs))
+        model.fit(x, y, callbacks=callbacks, **FIT)
+        values.append(model.get_weights())
+    assert fit_checks.largest_difference(*values) < 1e-6
+    ratios = callbacks[0].trace["trust_ratio"]
+    np.testing.assert_allclose(ratios, 1.0, atol=0.2)
+
+
 def test_a_users_own_apply_gradients_is_called():
     import tensorflow as tf
 
