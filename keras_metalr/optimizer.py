@@ -206,6 +206,12 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
+        if callable(value) and not isinstance(value, keras.Variable):
+            raise ValueError(
+                "MetaLR scales the learning rate that the run began with, and "
+                "cannot take up a schedule in mid-run. Compile the model with "
+                f"it. Received: learning_rate={value!r}"
+            )
         self._inner.learning_rate = value
 
     @property

@@ -240,6 +240,12 @@ class Session:
             self.remove()
             return self.model.make_train_function(force=force)
         try:
+            if self.model.optimizer is not self.optimizer:
+                raise ValueError(
+                    f"{self.model.name!r} was compiled again, or given another "
+                    "optimizer, while MetaLR was training it. Do so between "
+                    "two calls of `fit`."
+                )
             result = self._make_train_function(force=force)
         except BaseException:
             self.remove()

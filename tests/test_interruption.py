@@ -301,6 +301,42 @@ def test_a_fit_of_the_same_model_within_its_fit_is_refused(how):
     del held
 
 
+def test_a_model_that_is_compiled_again_in_mid_run_is_refused():
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    other = keras.optimizers.Adam(RATE)
+
+    class Again(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.compile(other, loss=self.model.loss, **QUICK)
+                self.model.make_train_function(force=True)
+
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    with pytest.raises(ValueError, match="was compiled again") as held:
+        model.fit(x, y, epochs=3, callbacks=[metalr, Again()], **FIT)
+    assert_clean(model, other, RATE, model.train_function)
+    del held
+
+
+def test_a_schedule_cannot_be_taken_up_in_mid_run():
+    x, y = make_data()
+    model = compiled(keras.optimizers.Adam(RATE), **QUICK)
+    optimizer = model.optimizer
+
+    class Switch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                schedule = keras.optimizers.schedules.CosineDecay(RATE, 10)
+                self.model.optimizer.learning_rate = schedule
+
+    metalr = MetaLR(moving_controller(), safe_start=False)
+    with pytest.raises(ValueError, match="Compile the model with it") as held:
+        model.fit(x, y, epochs=3, callbacks=[metalr, Switch()], **FIT)
+    assert_clean(model, optimizer, RATE)
+    del held
+
+
 # -- What the user has put on the model. ------------------------------------
 
 
