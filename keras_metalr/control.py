@@ -6,6 +6,7 @@ end of the step:   a decision, where one is due
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,8 +56,6 @@ class RunControl:
     Args:
         optimizer: The user's Keras optimizer, built.
         variables: Sequence of the `keras.Variable` that it updates.
-        trainable_variables: Sequence of the model's, whose values the replay
-            is given.
         rates: Sequence of `Rate`, the optimizer's.
         controller: `keras.Model` from features to the output.
         settings: `Settings` of the run.
@@ -70,7 +69,6 @@ class RunControl:
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
-        trainable_variables: Sequence[keras.Variable],
         rates: Sequence[Rate],
         controller: keras.Model,
         settings: Settings,
@@ -84,8 +82,6 @@ class RunControl:
         # Scales of float8 are set by what stands for their gradients, and are
         # no weights.
         self._variables = [v for v in variables if not _is_overwritten(v)]
-        places = {id(v): i for i, v in enumerate(trainable_variables)}
-        self._places = [places.get(id(v)) for v in self._variables]
         self._all_measured = len(self._variables) == len(variables)
         self._rates = list(rates)
         self._controller = controller
@@ -235,13 +231,13 @@ class RunControl:
         for rate in self._rates:
             rate.release()
 
-        def promised_drop(weights: Sequence[Tensor]) -> Tensor:
+        def promised_drop(weights: Mapping[int, Tensor]) -> Tensor:
             updated = [
-                # A `train_step` may update what is no part of the model.
-                backend.read(variable) if place is None else weights[place]
-                for variable, place in zip(
-                    self._variables, self._places, strict=True
-                )
+                weights[id(variable)]
+                if id(variable) in weights
+                # What is no part of the model, or has just been frozen.
+                else backend.read(variable)
+                for variable in self._variables
             ]
             products = inner_products(before["gradients"], updated)
             return ops.sum(before["products"] - products) / before["scale"]

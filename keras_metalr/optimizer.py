@@ -146,7 +146,6 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             control = RunControl(
                 optimizer=self._inner,
                 variables=self._trainable_variables,
-                trainable_variables=self._unsaved.model.trainable_variables,
                 rates=self.rates,
                 controller=self._unsaved.controller,
                 settings=self.settings,

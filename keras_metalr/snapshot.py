@@ -6,6 +6,7 @@ gathered on the way to a cliff leads over it again.
 
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import keras
 
@@ -14,6 +15,17 @@ from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.step_state import frozen_weights
 
 Tensor = Any
+
+
+class _Copy(NamedTuple):
+    """What was copied: of variables by their identity, and of buffers.
+
+    Layers may be frozen, or thawed, between a copy and its use: what stands in
+    which list is another then.
+    """
+
+    values: dict[int, tuple[keras.Variable, Tensor]]
+    buffers: list[Tensor]
 
 
 class Snapshot:
@@ -34,8 +46,8 @@ class Snapshot:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._good: list[list[Tensor | None]] | None = None
-        self._candidate: list[list[Tensor | None]] | None = None
+        self._good: _Copy | None = None
+        self._candidate: _Copy | None = None
 
     @property
     def has_candidate(self) -> bool:
@@ -54,15 +66,14 @@ class Snapshot:
         """
         groups = self._groups()
         current = self._current(groups, state)
-        self._candidate = [
-            [
-                backend.copy_value(value) if kept else None
-                for value, (_, kept) in zip(values, group, strict=True)
-            ]
-            for values, group in zip(current, groups, strict=True)
-        ]
-        self._candidate.append(
-            [backend.copy_value(buffer) for buffer in self._buffers()]
+        self._candidate = _Copy(
+            {
+                id(variable): (variable, backend.copy_value(value))
+                for values, group in zip(current, groups, strict=True)
+                for value, (variable, kept) in zip(values, group, strict=True)
+                if kept
+            },
+            [backend.copy_value(buffer) for buffer in self._buffers()],
         )
 
     def restore(self, state: tuple | None) -> tuple | None:
@@ -78,22 +89,23 @@ class Snapshot:
         self._candidate = None
         if self._good is None:
             return state
-        groups, (*good, buffers) = self._groups(), self._good
+        good, buffers = self._good
         if state is None:
-            for group, values in zip(groups, good, strict=True):
-                for (variable, _), value in zip(group, values, strict=True):
-                    if value is not None:
-                        # On JAX the next step frees what is assigned.
-                        variable.assign(backend.copy_value(value))
+            for variable, value in good.values():
+                # On JAX the next step frees what is assigned.
+                variable.assign(backend.copy_value(value))
             backend.overwrite(self._buffers(), buffers)
             return None
+        groups = self._groups()
         current = self._current(groups, state)
         merged = [
             [
-                old if value is None else backend.copy_value(value)
-                for old, value in zip(group, values, strict=True)
+                backend.copy_value(good[id(variable)][1])
+                if id(variable) in good
+                else old
+                for old, (variable, _) in zip(values, group, strict=True)
             ]
-            for group, values in zip(current, good, strict=True)
+            for values, group in zip(current, groups, strict=True)
         ]
         return (*merged, *state[3:])
 

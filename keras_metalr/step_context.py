@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -23,15 +23,17 @@ class StepContext:
     whether it is the first of the run, `host_starting` whether the safe start
     may still be going on. Elsewhere they are `None`.
 
-    `promised_drop` is set by the update: a function from the weights it led to
-    to the drop in loss that the gradient had promised for it, scalar.
+    `promised_drop` is set by the update: a function from the weights it led to,
+    by the identity of their variables, to the drop in loss that the gradient
+    had promised for it, scalar.
     """
 
     def __init__(self) -> None:
         self.active = False
         self.loss: Tensor = None
         self.arguments: dict[str, Any] = {}
-        self.promised_drop: Callable[[Sequence[Tensor]], Tensor] | None = None
+        self.promised_drop: Callable[[Mapping[int, Tensor]], Tensor] | None
+        self.promised_drop = None
         self.applied = False
         self.due: Any = False
         self.host_due: bool | None = None
@@ -81,7 +83,7 @@ class StepContext:
                 return ops.cast(ops.shape(value)[0], "float32")
         return ops.zeros((), dtype="float32")
 
-    def take_promised_drop(self, weights: Sequence[Tensor]) -> Tensor:
+    def take_promised_drop(self, weights: Mapping[int, Tensor]) -> Tensor:
         """The drop in loss promised for the step to `weights`, scalar.
 
         Raises:

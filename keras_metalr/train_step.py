@@ -225,7 +225,9 @@ def _replay(
             others,
             metrics,
         )
-        promised = context.take_promised_drop(weights)
+        promised = context.take_promised_drop(
+            dict(zip(map(id, model.trainable_variables), weights, strict=True))
+        )
     except Exception as error:
         warnings.warn(
             "MetaLR cannot run this model's forward pass again after an "

@@ -495,9 +495,6 @@ def test_a_callback_sets_the_weights_of_the_users_optimizer():
     assert fit_checks.largest_difference(train(hands_off()), train()) < 1e-6
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="Keras calls it on TensorFlow alone."
-)
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
 def test_a_train_step_that_is_a_graph_of_its_own():
     import tensorflow as tf
@@ -519,6 +516,9 @@ def test_a_train_step_that_is_a_graph_of_its_own():
     np.testing.assert_allclose(ratios, 1.0, atol=0.2)
 
 
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="Keras calls it on TensorFlow alone."
+)
 def test_a_users_own_apply_gradients_is_called():
     import tensorflow as tf
 
@@ -613,6 +613,28 @@ def test_feedback_is_learned_within_fit(feedback):
     metalr = MetaLR(Controller(), safe_start=False, feedback=feedback)
     compiled(dense_net()).fit(x, y, callbacks=[metalr], **FIT)
     assert np.any(metalr.trace["output"]) == feedback
+
+
+@pytest.mark.skipif(
+    BACKEND != "torch", reason="Elsewhere a compiled step goes on as it was"
+)
+def test_a_layer_that_is_frozen_in_mid_run():
+    x, y = classes(60)
+    model = compiled(dense_net(), keras.optimizers.SGD(0.05))
+
+    class Freeze(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            # Copies are made before, the run is ruined after it.
+            self.model.layers[0].trainable = batch < 33
+            if batch == 35:
+                head = self.model.layers[1]
+                head.set_weights([1e4 * value for value in head.get_weights()])
+
+    metalr = hands_off()
+    with pytest.warns(UserWarning, match="earlier weights 1 time"):
+        model.fit(x, y, callbacks=[metalr, Freeze()], **FIT)
+    assert np.isfinite(metalr.trace["trust_ratio"][-10:]).all()
+    assert model.evaluate(x, y, verbose=0) < 1.0
 
 
 def test_two_of_them_in_one_fit_are_refused():
