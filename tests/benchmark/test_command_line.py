@@ -1,9 +1,11 @@
 """What the scripts say of themselves and of their errors."""
 
+import argparse
 import sys
 
 import pytest
 
+from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark import command_line
 
 pytestmark = pytest.mark.backend_independent
@@ -15,6 +17,23 @@ def test_a_command_is_as_it_was_called(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["somewhere/a.py", "--tasks", "2"])
     text = command_line.command_text("scripts/a.py", None)
     assert text == "python scripts/a.py --tasks 2"
+
+
+def test_every_flag_of_a_run_is_in_its_config():
+    parser = argparse.ArgumentParser()
+    command_line.add_run_arguments(parser, "adam")
+    flags = "--method static --seed 7 --epochs 3 --steps 9 --record-steps"
+    flags += " --learning-rate 0.5 --mixed-precision off"
+    config = command_line._run_config(parser.parse_args(flags.split()))
+    assert config == RunConfig(
+        method="static",
+        learning_rate=0.5,
+        seed=7,
+        epochs=3,
+        steps=9,
+        mixed_precision="off",
+        record_steps=True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -271,8 +271,16 @@ def test_mixed_precision_is_on_inside_the_run_alone(digits):
     workload, data = digits
     config = RunConfig(steps=3, mixed_precision="on")
     before = keras.config.dtype_policy().name
-    result = run(workload, config, data=data)
-    assert result.config["mixed_precision"].startswith("mixed_")
+    inside = []
+
+    def build_model():
+        inside.append(keras.config.dtype_policy().name)
+        return workload.build_model()
+
+    watched = workload.replace(build_model=build_model)
+    result = run(watched, config, data=data)
+    assert inside == [result.config["mixed_precision"]]
+    assert inside[0].startswith("mixed_")
     assert math.isfinite(result.results["eval_loss"])
     assert keras.config.dtype_policy().name == before
 

@@ -34,6 +34,7 @@ from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.schedules import scheduled
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.train import score_again
+from keras_metalr.meta_training.unroll import Result
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.workloads.digits import load_digits_data
 from keras_metalr.workloads.tfds_source import is_prepared
@@ -267,12 +268,25 @@ def test_a_tree_comes_back_to_its_origin_alone(tmp_path):
         load_tree(path, like, "dense, seed 1")
 
 
+def test_the_score_is_that_of_the_end_and_a_little_of_the_way():
+    two, one, nothing = jnp.full((1,), 2.0), jnp.ones((1,)), None
+    bank = banks.Bank(nothing, two, one, best_mean=1.2 * one)
+    # Regrets of 0.5 at the end, and of 0.25 on the way.
+    result = Result(two, 1.5 * one, 1.4 * one, nothing)
+    expected = np.log(0.5 + 0.2) + 0.25 * np.log(0.25 + 0.2)
+    assert float(banks.score(result, bank)[0]) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
 def test_evolution_finds_a_lower_score(arena):
     start = Controller()
     config = EvolutionConfig(num_generations=8, num_pairs=12, learning_rate=0.1)
     evolved = evolve([arena], start, config)
-    before = evaluate(arena, start)["score"].mean()
-    assert evaluate(arena, evolved)["score"].mean() < before - 0.05
+    before, after = evaluate(arena, start), evaluate(arena, evolved)
+    assert after["score"].mean() < before["score"].mean() - 0.05
+    # Which is what it is for.
+    assert after["regret"].mean() < before["regret"].mean()
 
 
 @pytest.mark.large

@@ -25,6 +25,7 @@ from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
+from keras_metalr.workloads.suite import SUITE
 
 ENVIRONMENT = {
     "backend": "jax",
@@ -331,6 +332,25 @@ def test_every_method_is_timed_in_turn(tmp_path):
     before = (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns
     timing.time_methods(plan, tmp_path)
     assert (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns == before
+
+
+def test_a_schedule_lasts_the_whole_run(tmp_path):
+    methods = ("constant", "warmup_linear")
+    plan = dataclasses.replace(
+        PLAN, methods=methods, scales=(1.0,), num_evaluations=4
+    )
+    tuned = {("wine_linear", method): 0.1 for method in methods}
+    cell = plans.sweep_cells(plan, tuned)[1]
+    assert cell.method == "warmup_linear"
+    cells_module.run_cell(cell, tmp_path)
+    made = list(cells_module.read_runs(cell, tmp_path))
+    workload = SUITE["wine_linear"].workload()
+    epoch = SUITE["wine_linear"].load_data().steps_per_epoch(32)
+    for record in made:
+        # At a rate of 0 nothing would change any more.
+        assert len(set(record["history"]["val_loss"])) == 4
+        steps = record["results"]["num_steps"]
+        assert abs(steps - plan.share * workload.epochs * epoch) <= 2
 
 
 def test_page_without_records(tmp_path):
