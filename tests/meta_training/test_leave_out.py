@@ -3,12 +3,8 @@
 import json
 import pathlib
 
-import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
 
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED

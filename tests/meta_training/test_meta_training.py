@@ -5,15 +5,10 @@ import os
 import pathlib
 import platform
 
-import keras
-import numpy as np
-import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
-
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas

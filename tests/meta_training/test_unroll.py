@@ -1,14 +1,10 @@
 """Meta-training: its runs are the product's."""
 
+import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
-
-import jax
-import jax.numpy as jnp
 
 from keras_metalr import MetaLR
 from keras_metalr import Trace
