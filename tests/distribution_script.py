@@ -23,8 +23,8 @@ import numpy as np
 from tests.fit_checks import FIT
 from tests.fit_checks import HOOKS
 from tests.fit_checks import compiled
+from tests.fit_checks import constant_controller
 from tests.fit_checks import make_data
-from tests.fit_checks import moving_controller
 
 BACKEND = keras.backend.backend()
 
@@ -57,7 +57,7 @@ def _train(scope: Callable[[], Any], metalr: bool, output: float = 0.0) -> dict:
         )
     callbacks = []
     if metalr:
-        controller = moving_controller(output)
+        controller = constant_controller(output)
         callbacks = [MetaLR(controller, safe_start=output != 0.0)]
     # JAX reads the distribution in `fit` too.
     with scope() if BACKEND == "jax" else contextlib.nullcontext():

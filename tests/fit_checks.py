@@ -1,7 +1,7 @@
 """What the tests of `fit` share: tiny models, tiny data, and what clean is.
 
-Nothing here imports keras_metalr, so that a process that must do without it can
-use these too.
+And controllers. Nothing here imports keras_metalr before one is asked for, so
+that a process that must do without it can use these too.
 """
 
 import tempfile
@@ -176,10 +176,25 @@ def assert_clean(
         assert rate == np.float32(learning_rate)
 
 
-def moving_controller(output: float = -1.0) -> keras.Model:
+def constant_controller(output: float = -1.0) -> keras.Model:
     """A controller whose output is this, whatever it is shown."""
     from keras_metalr import Controller
 
     controller = Controller()
     controller.head.bias.assign([output])
+    return controller
+
+
+def random_controller(seed: int = 0, scale: float = 0.5) -> keras.Model:
+    """A controller that answers something else in every state."""
+    from keras_metalr import Controller
+
+    controller = Controller()
+    generator = np.random.default_rng(seed)
+    controller.set_weights(
+        [
+            scale * generator.normal(size=w.shape) / np.sqrt(w.shape[0])
+            for w in controller.get_weights()
+        ]
+    )
     return controller

@@ -18,13 +18,13 @@ if importlib.util.find_spec("torch") is not None:
     import torch  # noqa: F401
 
 import keras
-import numpy as np
 
 from tests.fit_checks import BATCH_SIZE
 from tests.fit_checks import FIT
 from tests.fit_checks import QUICK
 from tests.fit_checks import compiled
 from tests.fit_checks import make_data
+from tests.fit_checks import random_controller
 
 EPOCHS = 4
 STEPS = 6
@@ -32,23 +32,11 @@ STEPS = 6
 KILLED_AT = (2, 1)
 
 
-def make_controller(seed: int) -> Any:
-    """A controller with random weights, which moves the rate all the time."""
-    from keras_metalr import Controller
-
-    controller = Controller()
-    generator = np.random.default_rng(seed)
-    for variable in controller.trainable_variables:
-        shape = tuple(variable.shape)
-        variable.assign(generator.normal(size=shape).astype("float32") * 0.2)
-    return controller
-
-
 def make_metalr(seed: int = 27) -> Any:
-    """The callback of the run."""
+    """The callback of the run, which moves the rate all the time."""
     from keras_metalr import MetaLR
 
-    return MetaLR(make_controller(seed))
+    return MetaLR(random_controller(seed, scale=1.0))
 
 
 def run_model() -> keras.Model:

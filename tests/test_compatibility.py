@@ -25,11 +25,11 @@ from tests.fit_checks import QUICK
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
+from tests.fit_checks import constant_controller
 from tests.fit_checks import cross_entropy
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
 from tests.fit_checks import make_model
-from tests.fit_checks import moving_controller
 from tests.fit_checks import needs_optimizer
 
 BACKEND = keras.backend.backend()
@@ -553,7 +553,7 @@ def test_a_multi_optimizer_moves_all_its_rates_alike():
                 ]
             )
 
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     model.fit(x, y, callbacks=[metalr, Recorder()], **FIT)
     parts = model.optimizer.optimizers
     own = [float(keras.ops.convert_to_numpy(p.learning_rate)) for p in parts]
@@ -577,14 +577,14 @@ def test_a_second_fit_starts_afresh_and_from_the_users_rate():
     # Weights count as pretrained from the second fit on.
     _fit(model)
     plain = model.train_function
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     first = _fit(model, metalr)
     assert first["learning_rate"][0] < 0.5 * RATE
     assert_clean(model, optimizer, RATE, plain)
     rows = metalr.trace.rows
 
     # The same callback, then a new one.
-    for again in (metalr, MetaLR(moving_controller(), safe_start=False)):
+    for again in (metalr, MetaLR(constant_controller(), safe_start=False)):
         second = _fit(model, again)
         assert_clean(model, optimizer, RATE, plain)
         np.testing.assert_array_equal(again.trace["step"], rows[:, 0])
@@ -631,7 +631,7 @@ def test_train_on_batch_after_fit_is_plain():
     model = compiled(O.Adam(RATE), **QUICK)
     x, y = make_data()
     _fit(plain)
-    _fit(model, MetaLR(moving_controller(0.0), safe_start=False))
+    _fit(model, MetaLR(constant_controller(0.0), safe_start=False))
     expected = plain.train_on_batch(x[:8], y[:8], return_dict=True)
     logs = model.train_on_batch(x[:8], y[:8], return_dict=True)
     assert set(logs) == {"loss"}
@@ -727,7 +727,7 @@ def test_no_step_is_traced_twice(kind, guard):
         y,
         epochs=3,
         validation_data=(x[:BATCH_SIZE], y[:BATCH_SIZE]),
-        callbacks=[MetaLR(moving_controller(), guard=guard), recorder],
+        callbacks=[MetaLR(constant_controller(), guard=guard), recorder],
         **FIT,
     )
     first, later = np.split(np.array(recorder.calls), [12])

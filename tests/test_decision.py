@@ -25,24 +25,9 @@ from keras_metalr.features import trust
 from keras_metalr.guard import GUARD_INITIAL
 from keras_metalr.update_rule import HURRIED_TRUST_FLOOR
 from keras_metalr.update_rule import TRUST_FLOOR
-
-MEASURED = {
-    "loss": 2.0,
-    "gradient_norm": 4.0,
-    "learning_rate": 0.01,
-    "weight_norm": 8.0,
-    "update_norm": 0.04,
-    "distance": 0.04,
-    "cosine": 0.5,
-}
-
-
-def tensor(value):
-    return ops.convert_to_tensor(np.asarray(value, "float32"))
-
-
-def tensors(values):
-    return {key: tensor(value) for key, value in values.items()}
+from tests.tensors import MEASURED
+from tests.tensors import tensor
+from tests.tensors import tensors
 
 
 def floats(values):

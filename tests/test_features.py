@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from keras import ops
 
 from keras_metalr.features import FEATURE_LIMIT
 from keras_metalr.features import FEATURE_NAMES
@@ -21,6 +20,9 @@ from keras_metalr.features import update_summary
 from keras_metalr.features import validation_gap
 from keras_metalr.signals import shortfall
 from tests import reference
+from tests.tensors import as_numpy
+from tests.tensors import tensor
+from tests.tensors import tensors
 
 any_float32 = st.floats(width=32)
 INTERVAL_KEYS = (
@@ -41,20 +43,6 @@ VALIDATION_FEATURES = (
     "validation_gap",
 )
 VALIDATION_KEYS = tuple(k for k in SUMMARY_INITIAL if "validation" in k)
-
-
-def tensor(value):
-    return ops.convert_to_tensor(np.asarray(value, "float32"))
-
-
-def tensors(values):
-    return {key: tensor(value) for key, value in values.items()}
-
-
-def as_numpy(vector):
-    vector = ops.convert_to_numpy(vector)
-    assert vector.dtype == np.float32
-    return vector
 
 
 # Lists of eight values, as the functions take them all at once.

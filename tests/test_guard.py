@@ -13,7 +13,9 @@ from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import update_summary
 from keras_metalr.guard import GUARD_INITIAL
 from tests.jit import jit
-from tests.test_decision import MEASURED
+from tests.tensors import MEASURED
+from tests.tensors import tensor
+from tests.tensors import tensors
 
 LOG_MULTIPLIER = math.log(1e-2)
 UNUSED = (
@@ -23,17 +25,6 @@ UNUSED = (
     "promised_drop",
     "shortfall",
 )
-
-
-def tensor(value):
-    return ops.convert_to_tensor(np.asarray(value, "float32"))
-
-
-def tensors(values, size=None):
-    return {
-        key: tensor(value if size is None else np.full(size, value))
-        for key, value in values.items()
-    }
 
 
 @jit

@@ -18,9 +18,9 @@ from tests.fit_checks import QUICK
 from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
+from tests.fit_checks import constant_controller
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
-from tests.fit_checks import moving_controller
 
 BACKEND = keras.backend.backend()
 RATE = 0.01
@@ -85,7 +85,7 @@ def test_an_exception_in_another_callback(hook, error, first):
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     stop = Stop(hook, error, call=3 if "batch" in hook else 1)
     with pytest.raises(error, match="stop here") as held:
         model.fit(
@@ -104,7 +104,7 @@ def test_an_exception_that_is_let_go():
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     stop = Stop("on_train_batch_end", KeyboardInterrupt, call=3)
     try:
         model.fit(x, y, callbacks=[metalr, stop], **FIT)
@@ -117,7 +117,7 @@ def test_a_new_callback_after_an_exception():
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    controller = moving_controller()
+    controller = constant_controller()
     callbacks = [
         MetaLR(controller, safe_start=False),
         Stop("on_train_batch_end", KeyboardInterrupt, call=3),
@@ -176,7 +176,7 @@ def _broken_generator() -> Any:
 def test_an_exception_in_the_data(make):
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     # TensorFlow wraps it in an exception of its own.
     with pytest.raises(Exception, match="no batch 3") as held:
         model.fit(
@@ -213,7 +213,7 @@ def test_an_exception_in_validation(make):
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     with pytest.raises(Exception, match=r"no batch 3|shape|incompat") as held:
         model.fit(x, y, validation_data=make(), callbacks=[metalr], **FIT)
     _assert_usable(model, optimizer, metalr)
@@ -247,7 +247,7 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     model = keras.Model(body.input, brittle(body.output))
     model.compile(keras.optimizers.Adam(RATE), loss=body.loss, **how)
     optimizer, before = model.optimizer, model.get_weights()
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
 
     class Break(keras.callbacks.Callback):
         def on_epoch_begin(self, number, logs=None):
@@ -268,7 +268,7 @@ def test_a_fit_within_a_fit_takes_a_callback_of_its_own():
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     other = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
 
     class Inner(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -18,16 +18,16 @@ from tests.fit_checks import FIT
 from tests.fit_checks import QUICK
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
+from tests.fit_checks import constant_controller
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
-from tests.fit_checks import moving_controller
 
 RATE = 0.01
 
 
 def _metalr(**kwargs: Any) -> MetaLR:
     """Lowers the rate at every decision."""
-    return MetaLR(moving_controller(), safe_start=False, **kwargs)
+    return MetaLR(constant_controller(), safe_start=False, **kwargs)
 
 
 def _fit(*callbacks: keras.callbacks.Callback, **kwargs: Any) -> dict:
@@ -244,7 +244,7 @@ def test_terminate_on_nan_agrees_with_a_healthy_run():
 )
 def test_the_trace_has_one_row_a_decision(num_steps, epochs, interval):
     x, y = make_data(num_steps * BATCH_SIZE)
-    metalr = MetaLR(moving_controller(-0.02), safe_start=False)
+    metalr = MetaLR(constant_controller(-0.02), safe_start=False)
     model = _model()
     history = model.fit(x, y, epochs=epochs, callbacks=[metalr], **FIT).history
     trace, total = metalr.trace, num_steps * epochs

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_metalr import backend
+from tests.tensors import tensor
 
 pytestmark = pytest.mark.skipif(
     backend.name() != "torch", reason="torch_ops is for the backend torch"
@@ -68,8 +69,8 @@ def test_numbers(numbers, other):
     assert_same("where", vector > 0.0, vector, scalar)
     assert_same("where", vector > 0.0, vector, float("nan"))
     assert_same("where", vector > 0.0, 0.8, 0.3)
-    assert_same("concatenate", [vector_tensor(vector)] * 2)
-    assert_same("stack", [vector_tensor(vector)] * 2)
+    assert_same("concatenate", [tensor(vector)] * 2)
+    assert_same("stack", [tensor(vector)] * 2)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -92,12 +93,8 @@ def test_every_name_is_one_of_keras():
 
 
 def test_elements_come_apart_in_order():
-    parts = backend.native_ops().unstack(vector_tensor([1.0, 2.0, 3.0]), 3)
+    parts = backend.native_ops().unstack(tensor([1.0, 2.0, 3.0]), 3)
     assert [float(part) for part in parts] == [1.0, 2.0, 3.0]
-
-
-def vector_tensor(array):
-    return keras.ops.convert_to_tensor(np.asarray(array, "float32"))
 
 
 def test_elements_are_found_on_devices_that_cannot_take(monkeypatch):

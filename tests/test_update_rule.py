@@ -7,21 +7,14 @@ import pytest
 from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
-from keras import ops
 
 from keras_metalr import update_rule
 from keras_metalr.run_state import TRACE_ROWS
+from tests.tensors import as_numpy
+from tests.tensors import tensor
 
 any_float32 = st.floats(width=32)
 steps = st.integers(1, 10**7)
-
-
-def tensor(value):
-    return ops.convert_to_tensor(np.asarray(value, "float32"))
-
-
-def as_numpy(value):
-    return ops.convert_to_numpy(value)
 
 
 # -- Decisions. -------------------------------------------------------------

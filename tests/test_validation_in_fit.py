@@ -19,8 +19,8 @@ from tests import reference
 from tests.fit_checks import FIT
 from tests.fit_checks import QUICK
 from tests.fit_checks import compiled
+from tests.fit_checks import constant_controller
 from tests.fit_checks import make_data
-from tests.fit_checks import moving_controller
 
 EPOCHS = 5
 STEPS = 6
@@ -242,7 +242,7 @@ def _growth(
     model = compiled(optimizer, drop=False, **QUICK)
     # It asks for a fall throughout.
     metalr = MetaLR(
-        moving_controller(-0.001), safe_start=False, pretrained=False
+        constant_controller(-0.001), safe_start=False, pretrained=False
     )
     x, y = make_data()
     model.fit(x, y, epochs=EPOCHS, callbacks=[metalr], **{**FIT, **kwargs})

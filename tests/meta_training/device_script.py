@@ -17,11 +17,11 @@ from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
-from tests.meta_training.controllers import moving_controller
+from tests.fit_checks import random_controller
 
 unroll = Unroll(FAMILIES["dense"], load_data(("digits",))[0], 8, 1)
 arena = Arena("dense-8", unroll, make_bank(unroll, 4, 0))
 config = EvolutionConfig(num_generations=2, num_pairs=4)
-controller = evolve([arena], moving_controller(), config)
+controller = evolve([arena], random_controller(), config)
 weights = np.concatenate([w.ravel() for w in controller.get_weights()])
 print(json.dumps({"devices": jax.device_count(), "weights": weights.tolist()}))

@@ -3,18 +3,14 @@
 import json
 import pathlib
 
-import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
 
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import ablation
 from keras_metalr.meta_training.ablation import Part
 from keras_metalr.update_rule import Evidence
-from tests.meta_training.controllers import moving_controller
+from tests.fit_checks import random_controller
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,8 +47,8 @@ def test_every_part_changes_the_runs(data, monkeypatch):
     monkeypatch.setattr(ablation, "parts", lambda: rows)
     lines = []
     table = ablation.ablate(
-        moving_controller(0),
-        moving_controller(1),
+        random_controller(0),
+        random_controller(1),
         data,
         families=("dense",),
         num_tasks=3,

@@ -2,12 +2,8 @@
 
 import json
 
-import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
 
 from keras_metalr.meta_training.bank import OTHER_BATCHES
 from keras_metalr.meta_training.bank import make_bank

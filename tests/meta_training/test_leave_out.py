@@ -3,12 +3,8 @@
 import json
 import pathlib
 
-import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
 
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
@@ -20,7 +16,7 @@ from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
-from tests.meta_training.controllers import moving_controller
+from tests.fit_checks import random_controller
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = [Stage(family, 12, 1, 4, 3) for family in ("dense", "regression")]
@@ -29,7 +25,7 @@ STAGES = [Stage(family, 12, 1, 4, 3) for family in ("dense", "regression")]
 @pytest.mark.large
 def test_a_family_is_judged_by_who_has_not_seen_it(data, tmp_path):
     config = EvolutionConfig(num_generations=2, num_pairs=2)
-    start, lines = moving_controller(), []
+    start, lines = random_controller(), []
     arguments = (STAGES, ["dense"], start, config, data, ["digits"], tmp_path)
     table = leave_out(*arguments, lines.append)
     assert list(table) == ["dense"]
@@ -63,7 +59,7 @@ def test_a_family_must_have_a_stage_and_company(stages, data, tmp_path):
         leave_out(
             stages,
             families,
-            moving_controller(),
+            random_controller(),
             EvolutionConfig(),
             data,
             ["digits"],

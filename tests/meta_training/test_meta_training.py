@@ -5,15 +5,10 @@ import os
 import pathlib
 import platform
 
-import keras
-import numpy as np
-import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
-
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas
@@ -38,7 +33,7 @@ from keras_metalr.meta_training.unroll import Result
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.workloads.digits import load_digits_data
 from keras_metalr.workloads.tfds_source import is_prepared
-from tests.meta_training.controllers import moving_controller
+from tests.fit_checks import random_controller
 
 # -- The data. --------------------------------------------------------------
 
@@ -189,7 +184,7 @@ def arena(data):
 
 def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
     config = EvolutionConfig(num_generations=4, num_pairs=3)
-    whole = evolve([arena], moving_controller(), config)
+    whole = evolve([arena], random_controller(), config)
     path = tmp_path / "evolution.npz"
 
     def interrupt(generation, *_):
@@ -197,11 +192,11 @@ def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evolve([arena], moving_controller(), config, path, 1, report=interrupt)
+        evolve([arena], random_controller(), config, path, 1, report=interrupt)
     seen = []
     resumed = evolve(
         [arena],
-        moving_controller(),
+        random_controller(),
         config,
         path,
         report=lambda generation, *_: seen.append(generation),
@@ -209,7 +204,7 @@ def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
     assert seen == [2, 3]
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    start = moving_controller().get_weights()
+    start = random_controller().get_weights()
     assert np.abs(start[0] - whole.get_weights()[0]).max() > 1e-4
 
 
@@ -218,13 +213,13 @@ def finished(arena, tmp_path_factory):
     """A search that has come to its end: its checkpoint and what it found."""
     path = tmp_path_factory.mktemp("finished") / "evolution.npz"
     config = EvolutionConfig(num_generations=1, num_pairs=2)
-    evolved = evolve([arena], moving_controller(), config, path)
+    evolved = evolve([arena], random_controller(), config, path)
     return path, config, evolved
 
 
 def test_a_finished_evolution_is_not_run_again(arena, finished):
     path, config, evolved = finished
-    again = evolve([arena], moving_controller(), config, path)
+    again = evolve([arena], random_controller(), config, path)
     for a, b in zip(evolved.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -233,11 +228,11 @@ def test_a_finished_evolution_is_not_run_again(arena, finished):
 def test_evolution_refuses_the_checkpoint_of_another(arena, finished, other):
     path, config, _ = finished
     before = path.read_bytes()
-    start, arenas = moving_controller(), [arena]
+    start, arenas = random_controller(), [arena]
     if other == "configuration":
         config = config._replace(num_generations=2)
     elif other == "start":
-        start = moving_controller(seed=1)
+        start = random_controller(seed=1)
     else:
         arenas = [arena, arena]
     with pytest.raises(ValueError, match="another configuration") as error:
@@ -298,7 +293,7 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     clock.parent.mkdir()
     clock.write_text('{"a GPU": 3600.0}')
     start = str(tmp_path / "start")
-    moving_controller().save_to_preset(start)
+    random_controller().save_to_preset(start)
     # It was evolved itself.
     before = {
         "earlier": [],
@@ -351,7 +346,7 @@ def test_a_start_that_is_written_over_stays_until_the_end(
     tmp_path, monkeypatch
 ):
     preset = tmp_path / "tiny"
-    moving_controller().save_to_preset(str(preset))
+    random_controller().save_to_preset(str(preset))
     (preset / "scores.json").write_text(
         json.dumps(
             {

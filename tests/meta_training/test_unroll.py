@@ -1,14 +1,10 @@
 """Meta-training: its runs are the product's."""
 
+import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() != "jax":
-    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
-
-import jax
-import jax.numpy as jnp
 
 from keras_metalr import MetaLR
 from keras_metalr import Trace
@@ -20,7 +16,7 @@ from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training.evolution import ControllerVector
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
-from tests.meta_training.controllers import moving_controller
+from tests.fit_checks import random_controller
 
 KERAS_OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
@@ -152,7 +148,7 @@ def test_an_unroll_is_a_fit(
     task = plain_task(data, optimizer)
     num_decisions = num_steps // interval
     unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
-    controller = moving_controller()
+    controller = random_controller()
     if validation_every:
         # One that listens to it above all.
         weights = controller.get_weights()
