@@ -39,7 +39,6 @@ ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
-NO_MINIMUM = TINY
 # What joins the logs of a step, and the scalar that it is.
 LOGGED = {"learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
 
@@ -92,7 +91,7 @@ class RunControl:
         if any(rate.scheduled for rate in rates):
             # A schedule may go to 0. A factor that held it above the limit
             # there would still be in force when it rises again.
-            settings = settings._replace(min_learning_rate=NO_MINIMUM)
+            settings = settings._replace(min_learning_rate=TINY)
         self._settings = settings
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from keras_metalr.meta_training import optimizers
+from keras_metalr.meta_training.data import NUM_CLASSES
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.families import Family
 from keras_metalr.meta_training.layers import dropout
@@ -24,6 +25,8 @@ from keras_metalr.meta_training.optimizers import OptimizerSpec
 # draws of its own for each stage, exactly a third pretrained.
 TASK_VERSION = 2
 
+# The most examples that a task trains on.
+MAX_EXAMPLES = 8192
 # The largest batch; a smaller one is repeated to fill it.
 BATCH_SIZE = 64
 SMALLEST_BATCH_SIZE = 4
@@ -98,7 +101,7 @@ def draw_numbers(
     num_sets = int(data.count.shape[0])
     data_set = generator.integers(0, num_sets, size)
     count = np.asarray(data.count)[data_set]
-    low = 256 / np.minimum(count, 8192)
+    low = 256 / np.minimum(count, MAX_EXAMPLES)
     share = np.exp(generator.uniform(np.log(low), 0.0, size))
     names = list(KINDS)
     picks = generator.integers(0, len(names), size)
@@ -117,7 +120,7 @@ def draw_numbers(
         seed=_integers(generator.integers(0, 2**30, size)),
         data_set=_integers(data_set),
         offset=_integers(generator.integers(0, 2**20, size)),
-        num_examples=_integers(share * np.minimum(count, 8192)),
+        num_examples=_integers(share * np.minimum(count, MAX_EXAMPLES)),
         batch_size=_integers(
             SMALLEST_BATCH_SIZE * 2 ** generator.integers(0, 5, size)
         ),
@@ -128,7 +131,7 @@ def draw_numbers(
             np.exp(generator.uniform(-LOG_LOSS_SCALE, LOG_LOSS_SCALE, size))
         ),
         activation=_integers(generator.integers(0, 3, size)),
-        permutation=_integers(generator.integers(0, 10, size)),
+        permutation=_integers(generator.integers(0, NUM_CLASSES, size)),
         optimizer=OptimizerSpec(*(_floats(row) for row in specs)),
         pretrained=_floats(pretrained),
         validation_every=_integers(np.where(validated, every, 0)),
@@ -198,7 +201,7 @@ def draw_batch(
     x = data.x[task.data_set, index] * task.input_scale
     y = data.y[task.data_set, index]
     y = jnp.where(data.noise[index] < task.label_noise, data.wrong[index], y)
-    return x, (y + task.permutation) % 10, dropout_key
+    return x, (y + task.permutation) % NUM_CLASSES, dropout_key
 
 
 def batch_loss(
@@ -220,6 +223,6 @@ def validation_loss(
 ) -> jnp.ndarray:
     """The mean loss on the validation examples, in the task's own scale."""
     x = data.x_validation[task.data_set] * task.input_scale
-    y = (data.y_validation[task.data_set] + task.permutation) % 10
+    y = (data.y_validation[task.data_set] + task.permutation) % NUM_CLASSES
     out = family.apply(parameters, x, task.activation, keep_all)
     return task.loss_scale * jnp.mean(family.loss(out, x, y))

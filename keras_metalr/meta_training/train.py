@@ -13,6 +13,7 @@ import jax
 import keras
 import numpy as np
 
+from keras_metalr.controller import CARD_FILE
 from keras_metalr.controller import Controller
 from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
@@ -207,7 +208,7 @@ def _write_card(
     name: str, config: MetaConfig, record: dict[str, Any], output: pathlib.Path
 ) -> None:
     card = make_card(name, config, record, output)
-    (output / "CARD.md").write_text(card, encoding="utf-8")
+    (output / CARD_FILE).write_text(card, encoding="utf-8")
     (output / SCORES_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
