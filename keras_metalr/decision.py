@@ -57,8 +57,6 @@ CONTROL_INITIAL: dict[str, float] = {
     "step_loss": 0.0,
     "gradient_norm": 0.0,
     "learning_rate": 0.0,
-    "promised_drop": 0.0,
-    "output": 0.0,
     "feedback_bias": 0.0,
     "pretrained": 0.0,
     "output_shift": 0.0,
@@ -265,12 +263,7 @@ def decide(
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
     moved = ops.where(free, rule(output, evidence), 0.0)
 
-    new = {
-        **scalars,
-        **summary,
-        "promised_drop": batch.promised_drop,
-        "output": output,
-    }
+    new = {**scalars, **summary}
     if settings.feedback:
         corrected = corrected_bias(
             scalars["feedback_bias"], output, summary["cosine_slow"]
