@@ -157,7 +157,7 @@ def count_step(
     measured: Scalars,
     finite: Tensor,
     is_update: Tensor,
-    bad: Tensor | None = None,
+    bad: Tensor,
 ) -> Scalars:
     """Add one step's signals to the interval.
 
@@ -170,12 +170,11 @@ def count_step(
             while gradients accumulate, nor where they are all 0), else 0.
         bad: Scalar float32, 1 where a step that is not finite is a fault, else
             0: a gradient that overflows while a loss scale is being sought is
-            none. Defaults to `None`, always.
+            none.
 
     Returns:
         The new scalars.
     """
-    bad = 1.0 - finite if bad is None else bad
     new = dict(scalars)
     moved = finite * is_update
     direction = measured["update_norm"] / (measured["learning_rate"] + TINY)

@@ -57,7 +57,13 @@ def start(**changes):
 def count(scalars, finite=1.0, is_update=1.0, **changes):
     assert set(changes) <= set(MEASURED)
     measured = tensors({**MEASURED, **changes})
-    return count_step(scalars, measured, tensor(finite), tensor(is_update))
+    return count_step(
+        scalars,
+        measured,
+        tensor(finite),
+        tensor(is_update),
+        tensor(1.0 - finite),
+    )
 
 
 def decided(

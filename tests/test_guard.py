@@ -41,7 +41,7 @@ def _step(books, finite):
     size = finite.shape[0]
     measured = tensors(dict.fromkeys(MEASURED, 1.0), size)
     scalars = {**tensors(INITIAL, size), **books}
-    counted = count_step(scalars, measured, finite, finite)
+    counted = count_step(scalars, measured, finite, finite, 1.0 - finite)
     return {key: counted[key] for key in GUARD_INITIAL}
 
 

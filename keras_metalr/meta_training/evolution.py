@@ -38,6 +38,11 @@ from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import RULE_VERSION
 
+# Generations from one checkpoint to the next.
+SAVE_EVERY = 25
+# Tasks that are evaluated side by side.
+CHUNK = 64
+
 
 class Arena(NamedTuple):
     """A kind of run, with its tasks."""
@@ -100,7 +105,6 @@ def evolve(
     start: Controller,
     config: EvolutionConfig,
     checkpoint: pathlib.Path | None = None,
-    save_every: int = 25,
     report: Callable[[int, str, float, float], None] | None = None,
 ) -> Controller:
     """Evolve a controller; goes on from the checkpoint where there is one.
@@ -110,8 +114,6 @@ def evolve(
         start: `Controller` to start from.
         config: `EvolutionConfig`.
         checkpoint: Path of an `.npz` file. Defaults to `None`, none is kept.
-        save_every: Integer, generations from one checkpoint to the next.
-            Defaults to `25`.
         report: Callable that is told the generation, the arena's name, the mean
             score and the seconds left. Defaults to `None`.
 
@@ -173,7 +175,7 @@ def evolve(
             left = spent * (config.num_generations - done)
             report(generation, arena.name, float(scores.mean()), left)
         last = done == config.num_generations
-        if checkpoint is not None and (last or done % save_every == 0):
+        if checkpoint is not None and (last or done % SAVE_EVERY == 0):
             save_tree(checkpoint, (state, done), origin)
     return vector.to_controller(state.mean)
 
@@ -257,7 +259,6 @@ def _fitness(arena: Arena, vector: ControllerVector) -> Any:
 def evaluate(
     arena: Arena,
     controller: Controller,
-    chunk: int = 64,
     mask: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a controller on every task of an arena.
@@ -265,7 +266,6 @@ def evaluate(
     Args:
         arena: `Arena`, with tasks that nothing was trained on.
         controller: `Controller`.
-        chunk: Integer, tasks that run side by side. Defaults to `64`.
         mask: Array `(NUM_FEATURES,)`, factors on the features. Defaults to
             `None`, all 1.
 
@@ -288,9 +288,8 @@ def evaluate(
         }
 
     count = arena.bank.best_loss.shape[0]
-    rows = jax.jit(lambda b: jax.lax.map(one, b, batch_size=min(chunk, count)))(
-        arena.bank
-    )
+    size = min(CHUNK, count)
+    rows = jax.jit(lambda b: jax.lax.map(one, b, batch_size=size))(arena.bank)
     return {name: np.asarray(value) for name, value in rows.items()}
 
 

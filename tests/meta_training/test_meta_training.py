@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas
 from keras_metalr.meta_training import bank as banks
+from keras_metalr.meta_training import evolution
 from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training import train
 from keras_metalr.meta_training.card import make_card
@@ -186,7 +187,10 @@ def arena(data):
     return Arena("dense-12", unroll, banks.make_bank(unroll, 6, 1))
 
 
-def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
+def test_evolution_goes_on_where_it_was_interrupted(
+    arena, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evolution, "SAVE_EVERY", 1)
     config = EvolutionConfig(num_generations=4, num_pairs=3)
     whole = evolve([arena], moving_controller(), config)
     path = tmp_path / "evolution.npz"
@@ -196,7 +200,7 @@ def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evolve([arena], moving_controller(), config, path, 1, report=interrupt)
+        evolve([arena], moving_controller(), config, path, interrupt)
     seen = []
     resumed = evolve(
         [arena],
