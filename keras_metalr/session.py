@@ -294,7 +294,7 @@ class Session:
         if state is None:
             optimizer.total_steps = remaining_steps
             return
-        counters = _to_host(state.counters.value)
+        counters = ops.convert_to_numpy(state.counters.value)
         total = int(counters[0]) + remaining_steps
         state.counters.assign(
             np.array([counters[0], *optimizer.horizon(total)], "int32")
@@ -326,7 +326,7 @@ class Session:
         state = self.optimizer.metalr_state
         if state is None:
             return np.zeros((0, 0), "float32")
-        rows = _to_host(state.trace.value)
+        rows = ops.convert_to_numpy(state.trace.value)
         rows = rows[np.isfinite(rows[:, 0])]
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
@@ -358,9 +358,9 @@ class Session:
 
     def _counter(self, index: int) -> int:
         state = self.optimizer.metalr_state
-        return (
-            0 if state is None else int(_to_host(state.counters.value)[index])
-        )
+        if state is None:
+            return 0
+        return int(ops.convert_to_numpy(state.counters.value)[index])
 
 
 def _callback_list() -> keras.callbacks.CallbackList | None:
@@ -403,10 +403,6 @@ def _with_measured(
         return {**result_or_logs(rest), **added}
 
     return chosen
-
-
-def _to_host(value: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(value)
 
 
 def _remove(reference: "weakref.ref[Session]") -> None:
