@@ -18,6 +18,8 @@ from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
 from keras_metalr.rates import is_loss_scaled
+from keras_metalr.run_state import INTERVAL
+from keras_metalr.run_state import STEP
 from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
 
@@ -74,8 +76,8 @@ class HostWatch:
             counters = ops.convert_to_numpy(
                 self._value(optimizer.metalr_state.counters, state)
             )
-            self._step = int(counters[0])
-            self._interval = int(counters[2])
+            self._step = int(counters[STEP])
+            self._interval = int(counters[INTERVAL])
         step, interval = self._step, self._interval
         self._step += self._model.steps_per_execution
         if backend.name() == "torch":

@@ -18,6 +18,8 @@ from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
 from keras_metalr.host_watch import HostWatch
 from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.run_state import STEP
+from keras_metalr.run_state import TOTAL_STEPS
 from keras_metalr.run_state import RunState
 from keras_metalr.train_step import hooked_compute_loss
 from keras_metalr.train_step import is_built
@@ -295,9 +297,9 @@ class Session:
             optimizer.total_steps = remaining_steps
             return
         counters = ops.convert_to_numpy(state.counters.value)
-        total = int(counters[0]) + remaining_steps
+        total = int(counters[STEP]) + remaining_steps
         state.counters.assign(
-            np.array([counters[0], *optimizer.horizon(total)], "int32")
+            np.array([counters[STEP], *optimizer.horizon(total)], "int32")
         )
 
     def note_validation(self, loss: float) -> None:
@@ -350,11 +352,11 @@ class Session:
 
     def total_steps(self) -> int:
         """Steps of the whole run, 0 before the first of them."""
-        return self._counter(1)
+        return self._counter(TOTAL_STEPS)
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""
-        return self._counter(0)
+        return self._counter(STEP)
 
     def _counter(self, index: int) -> int:
         state = self.optimizer.metalr_state
