@@ -28,7 +28,6 @@ from keras_metalr.signals import trust_ratio
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 from keras_metalr.update_rule import Evidence
-from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import corrected_bias
 from keras_metalr.update_rule import increment
 
@@ -276,7 +275,7 @@ def decide(
         books, rollback, cut = guard_rule.assess(
             new, summary, log_multiplier, until_restored
         )
-        new.update(guard_rule.forgive(books, books, rollback))
+        new.update(guard_rule.forgive(books, rollback))
         target = ops.where(rollback > 0.5, cut, target)
         target = ops.minimum(target, new["log_ceiling"])
     # Where nothing moves, the multiplier stays bit for bit what it was.
@@ -305,18 +304,17 @@ def decide(
 def bounded(
     log_multiplier: Tensor, log_base: Tensor, settings: Settings
 ) -> Tensor:
-    """The log of the multiplier, within the limits that a run has.
+    """The log of the multiplier, held where the rate is within its limits.
 
     Args:
         log_multiplier: Scalar, log of the factor on the user's own rate.
-        log_base: Scalar, log of the user's own rate.
+        log_base: Scalar, log of the user's own rate at this step.
         settings: `Settings` of the run.
     """
-    return bound(
+    return ops.clip(
         log_multiplier,
-        log_base,
-        math.log(settings.min_learning_rate),
-        math.log(settings.max_learning_rate),
+        math.log(settings.min_learning_rate) - log_base,
+        math.log(settings.max_learning_rate) - log_base,
     )
 
 

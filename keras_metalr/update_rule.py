@@ -286,23 +286,6 @@ def corrected_bias(bias: Tensor, output: Tensor, cosine: Tensor) -> Tensor:
     return ops.clip(moved, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
 
 
-def bound(
-    log_multiplier: Tensor,
-    log_base: Tensor,
-    log_min: float,
-    log_max: float,
-) -> Tensor:
-    """Keep `base * multiplier` within the limits; returns the log multiplier.
-
-    Args:
-        log_multiplier: Scalar, log of the factor on the user's rate.
-        log_base: Scalar, log of the user's own rate at this step.
-        log_min: Float, log of the smallest rate allowed.
-        log_max: Float, log of the largest rate allowed.
-    """
-    return ops.clip(log_multiplier, log_min - log_base, log_max - log_base)
-
-
 def start_ratio(pretrained: Tensor) -> Tensor:
     """Length of the first updates, relative to the weights.
 

@@ -18,6 +18,7 @@ from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.decision import Clock
 from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
+from keras_metalr.decision import bounded
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
 from keras_metalr.features import FEATURE_NAMES
@@ -354,6 +355,32 @@ def test_safe_start_holds_the_rate():
     new, row = decided(count(start(ramping=1.0)), output=-1.0)
     assert row["event"] == EVENT_SAFE_START
     assert row["increment"] == new["log_multiplier"] == 0.0
+
+
+# -- Limits. ----------------------------------------------------------------
+
+
+def limited(log_multiplier, log_base, log_min, log_max):
+    limits = Settings(math.exp(log_min), math.exp(log_max))
+    return float(bounded(tensor(log_multiplier), tensor(log_base), limits))
+
+
+@given(
+    log_multiplier=st.floats(-1e3, 1e3),
+    log_base=st.floats(-20.0, 10.0),
+    limits=st.tuples(st.floats(-20.0, 5.0), st.floats(-20.0, 5.0)).map(sorted),
+)
+def test_rate_stays_within_the_limits(log_multiplier, log_base, limits):
+    log_rate = limited(log_multiplier, log_base, *limits) + log_base
+    assert limits[0] - 1e-4 <= log_rate <= limits[1] + 1e-4
+
+
+@given(
+    # TensorFlow takes numbers below 1e-38 for 0.
+    log_multiplier=st.floats(-5.0, 5.0, width=32, allow_subnormal=False)
+)
+def test_rate_within_the_limits_is_left_alone(log_multiplier):
+    assert limited(log_multiplier, -3.0, -10.0, 4.0) == log_multiplier
 
 
 # -- The guard's part. ------------------------------------------------------

@@ -48,7 +48,9 @@ def _step(books, finite):
 @jit
 def _assess(books, summary, log_multiplier):
     books, back, log_multiplier = rule.assess(books, summary, log_multiplier)
-    return books, rule.forgive(summary, books, back), back, log_multiplier
+    forgiven = rule.forgive({**summary, **books}, back)
+    summary = {key: forgiven[key] for key in summary}
+    return books, summary, back, log_multiplier
 
 
 @jit

@@ -1,4 +1,4 @@
-"""The update rule: bounded, monotone, within limits, still at output 0."""
+"""The update rule: bounded, monotone, still at output 0."""
 
 import math
 
@@ -348,33 +348,6 @@ def test_a_long_run_keeps_some_distrust(changes, distrust, low):
     known = evidence(1.0 - distrust, **{**LONG_RUN, **changes})
     found = float(as_numpy(update_rule.least(known)))
     assert found == pytest.approx(low, abs=1e-3)
-
-
-# -- Limits. ----------------------------------------------------------------
-
-
-@given(
-    log_multiplier=st.floats(-1e3, 1e3),
-    log_base=st.floats(-20.0, 10.0),
-    limits=st.tuples(st.floats(-20.0, 5.0), st.floats(-20.0, 5.0)).map(sorted),
-)
-def test_rate_stays_within_the_limits(log_multiplier, log_base, limits):
-    bounded = update_rule.bound(
-        tensor(log_multiplier), tensor(log_base), *limits
-    )
-    log_rate = float(bounded) + log_base
-    assert limits[0] - 1e-4 <= log_rate <= limits[1] + 1e-4
-
-
-@given(
-    # TensorFlow takes numbers below 1e-38 for 0.
-    log_multiplier=st.floats(-5.0, 5.0, width=32, allow_subnormal=False)
-)
-def test_rate_within_the_limits_is_left_alone(log_multiplier):
-    bounded = update_rule.bound(
-        tensor(log_multiplier), tensor(-3.0), -10.0, 4.0
-    )
-    assert float(bounded) == log_multiplier
 
 
 # -- Safe start. ------------------------------------------------------------
