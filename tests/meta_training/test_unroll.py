@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from keras_metalr import MetaLR
 from keras_metalr import Trace
-from keras_metalr import update_rule
+from keras_metalr import safe_start
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import layers
 from keras_metalr.meta_training import optimizers
@@ -148,7 +148,7 @@ def test_an_unroll_is_a_fit(
 ):
     # Both begin with short updates: from longer ones, float errors grow to all
     # sizes before there is anything to compare.
-    monkeypatch.setattr(update_rule, "NEW_START_RATIO", 1e-4)
+    monkeypatch.setattr(safe_start, "NEW_START_RATIO", 1e-4)
     task = plain_task(data, optimizer)
     num_decisions = num_steps // interval
     unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
