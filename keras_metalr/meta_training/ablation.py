@@ -16,12 +16,12 @@ from keras import ops
 from keras_metalr.controller import Controller
 from keras_metalr.decision import Settings
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import evaluate
-from keras_metalr.meta_training.evolution import summarize
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import MAX_INCREMENT

@@ -19,6 +19,7 @@ from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.arenas import stage_arena
 from keras_metalr.meta_training.bank import regret
@@ -28,11 +29,10 @@ from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
-from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 

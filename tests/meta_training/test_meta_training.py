@@ -21,15 +21,15 @@ from keras_metalr.meta_training import bank as banks
 from keras_metalr.meta_training import evolution
 from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training import train
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.card import make_card
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import load_data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import EvolutionConfig
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.schedules import scheduled

@@ -17,7 +17,7 @@ from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import layers
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training import tasks as tasks_module
-from keras_metalr.meta_training.evolution import ControllerVector
+from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
 from tests.meta_training.controllers import moving_controller
