@@ -35,6 +35,8 @@ PRETRAINING_STEPS = 400
 PRETRAINING_RATE = 3e-3
 # Loss scales far from 1 are what a user's own loss may have.
 LOG_LOSS_SCALE = 2.3
+# What a step counts for at the most, in the task's scale.
+WORST_LOSS = 10.0
 
 
 class Task(NamedTuple):
@@ -201,7 +203,12 @@ def draw_batch(
     x = data.x[task.data_set, index] * task.input_scale
     y = data.y[task.data_set, index]
     y = jnp.where(data.noise[index] < task.label_noise, data.wrong[index], y)
-    return x, (y + task.permutation) % NUM_CLASSES, dropout_key
+    return x, _permuted(y, task), dropout_key
+
+
+def _permuted(y: jnp.ndarray, task: Task) -> jnp.ndarray:
+    """The labels as the task has them: shifted, the last ones to the first."""
+    return (y + task.permutation) % NUM_CLASSES
 
 
 def batch_loss(
@@ -218,11 +225,27 @@ def batch_loss(
     return task.loss_scale * jnp.mean(family.loss(out, x, y))
 
 
+def bounded_loss(
+    task: Task, loss: jnp.ndarray, finite: jnp.ndarray
+) -> jnp.ndarray:
+    """What a step adds to the mean loss of a run, scalar.
+
+    A run that has lost its mind must not be worth infinitely little.
+
+    Args:
+        task: `Task`.
+        loss: Scalar, the loss of the step's batch.
+        finite: Scalar boolean, whether the step was finite.
+    """
+    worst = WORST_LOSS * task.loss_scale
+    return jnp.where(finite, jnp.minimum(loss, worst), worst)
+
+
 def validation_loss(
     family: Family, data: Data, task: Task, parameters: Any
 ) -> jnp.ndarray:
     """The mean loss on the validation examples, in the task's own scale."""
     x = data.x_validation[task.data_set] * task.input_scale
-    y = (data.y_validation[task.data_set] + task.permutation) % NUM_CLASSES
+    y = _permuted(data.y_validation[task.data_set], task)
     out = family.apply(parameters, x, task.activation, keep_all)
     return task.loss_scale * jnp.mean(family.loss(out, x, y))
