@@ -33,8 +33,8 @@ from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.data import load_data
-from keras_metalr.meta_training.evolution import ControllerVector
-from keras_metalr.meta_training.evolution import summarize
+from keras_metalr.meta_training.evaluation import ControllerVector
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.unroll import Unroll

@@ -27,6 +27,9 @@ from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
 from keras_metalr.rates import gradient_scale
 from keras_metalr.rates import is_loss_scaled
+from keras_metalr.run_state import INTERVAL
+from keras_metalr.run_state import STEP
+from keras_metalr.run_state import TOTAL_STEPS
 from keras_metalr.run_state import RunState
 from keras_metalr.signals import TINY
 from keras_metalr.signals import CoordinateSample
@@ -40,7 +43,6 @@ ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
-NO_MINIMUM = TINY
 # What joins the logs of a step, and the scalar that it is.
 LOGGED = {"learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
 
@@ -88,7 +90,7 @@ class RunControl:
         if any(rate.scheduled for rate in rates):
             # A schedule may go to 0. A factor that held it above the limit
             # there would still be in force when it rises again.
-            settings = settings._replace(min_learning_rate=NO_MINIMUM)
+            settings = settings._replace(min_learning_rate=TINY)
         self._settings = settings
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)
@@ -211,7 +213,7 @@ class RunControl:
             if self._starting():
                 # At a rate of 0, where a schedule may begin, nothing moves.
                 at_a_rate = ops.cast(before["rate"] > 0.0, "float32")
-                taken = self._counters()[0] + 1
+                taken = self._counters()[STEP] + 1
                 scalars = safe_start.advance(
                     scalars,
                     measured,
@@ -268,7 +270,7 @@ class RunControl:
         """Whether this is the first step of the run."""
         if self._context.host_first is not None:
             return self._context.host_first
-        return ops.equal(self._counters()[0], 0)
+        return ops.equal(self._counters()[STEP], 0)
 
     def _starting(self) -> bool:
         """Whether the safe start is, or may be, going on."""
@@ -311,13 +313,14 @@ class RunControl:
         if self._context.host_due is not None:
             return self._context.host_due
         counters = self._counters()
-        step = counters[0] + 1
+        done = counters[STEP]
+        step = done + 1
         if self._accumulation_steps > 1:
             # The optimizer may have gathered some when the run began, and
             # gathers none where it skips a step.
             taken = ops.cast(self._updates_taken(), "int32")
-            step = step + gathered(taken, counters[0], self._accumulation_steps)
-        return ops.equal(ops.mod(step, counters[2]), 0)
+            step = step + gathered(taken, done, self._accumulation_steps)
+        return ops.equal(ops.mod(step, counters[INTERVAL]), 0)
 
     def _bad(self, loss: Tensor, finite: Tensor) -> Tensor:
         """1.0 where the step just taken was at fault for not being finite."""
@@ -393,7 +396,8 @@ class RunControl:
         batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
-        step, total, interval = (counters[i] for i in range(3))
+        places = (STEP, TOTAL_STEPS, INTERVAL)
+        step, total, interval = (counters[place] for place in places)
         # An update is made of several batches.
         num_examples = batch.num_examples * self._accumulation_steps
         batch = batch._replace(num_examples=num_examples)

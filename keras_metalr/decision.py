@@ -28,7 +28,6 @@ from keras_metalr.signals import trust_ratio
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
 from keras_metalr.update_rule import Evidence
-from keras_metalr.update_rule import bound
 from keras_metalr.update_rule import corrected_bias
 from keras_metalr.update_rule import increment
 
@@ -57,8 +56,6 @@ CONTROL_INITIAL: dict[str, float] = {
     "step_loss": 0.0,
     "gradient_norm": 0.0,
     "learning_rate": 0.0,
-    "promised_drop": 0.0,
-    "output": 0.0,
     "feedback_bias": 0.0,
     "pretrained": 0.0,
     "output_shift": 0.0,
@@ -159,7 +156,7 @@ def count_step(
     measured: Scalars,
     finite: Tensor,
     is_update: Tensor,
-    bad: Tensor | None = None,
+    bad: Tensor,
 ) -> Scalars:
     """Add one step's signals to the interval.
 
@@ -172,12 +169,11 @@ def count_step(
             while gradients accumulate, nor where they are all 0), else 0.
         bad: Scalar float32, 1 where a step that is not finite is a fault, else
             0: a gradient that overflows while a loss scale is being sought is
-            none. Defaults to `None`, always.
+            none.
 
     Returns:
         The new scalars.
     """
-    bad = 1.0 - finite if bad is None else bad
     new = dict(scalars)
     moved = finite * is_update
     direction = measured["update_norm"] / (measured["learning_rate"] + TINY)
@@ -265,12 +261,7 @@ def decide(
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
     moved = ops.where(free, rule(output, evidence), 0.0)
 
-    new = {
-        **scalars,
-        **summary,
-        "promised_drop": batch.promised_drop,
-        "output": output,
-    }
+    new = {**scalars, **summary}
     if settings.feedback:
         corrected = corrected_bias(
             scalars["feedback_bias"], output, summary["cosine_slow"]
@@ -284,7 +275,7 @@ def decide(
         books, rollback, cut = guard_rule.assess(
             new, summary, log_multiplier, until_restored
         )
-        new.update(guard_rule.forgive(books, books, rollback))
+        new.update(guard_rule.forgive(books, rollback))
         target = ops.where(rollback > 0.5, cut, target)
         target = ops.minimum(target, new["log_ceiling"])
     # Where nothing moves, the multiplier stays bit for bit what it was.
@@ -313,18 +304,17 @@ def decide(
 def bounded(
     log_multiplier: Tensor, log_base: Tensor, settings: Settings
 ) -> Tensor:
-    """The log of the multiplier, within the limits that a run has.
+    """The log of the multiplier, held where the rate is within its limits.
 
     Args:
         log_multiplier: Scalar, log of the factor on the user's own rate.
-        log_base: Scalar, log of the user's own rate.
+        log_base: Scalar, log of the user's own rate at this step.
         settings: `Settings` of the run.
     """
-    return bound(
+    return ops.clip(
         log_multiplier,
-        log_base,
-        math.log(settings.min_learning_rate),
-        math.log(settings.max_learning_rate),
+        math.log(settings.min_learning_rate) - log_base,
+        math.log(settings.max_learning_rate) - log_base,
     )
 
 

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from keras_metalr.run_files import read_run
+from keras_metalr.run_files import recorded
 from keras_metalr.run_files import write_run
 from keras_metalr.trace import Trace
 from keras_metalr.update_rule import RULE_VERSION
@@ -40,13 +41,6 @@ CAUTION = 0.05
 # the square root of their number over the first few.
 CURIOSITY = 1.0
 CURIOUS_RUNS = 5
-# What is written of a run beside its trace.
-_RECORDED = {
-    "monitor": str,
-    "outcome": float,
-    "shift": float,
-    "controller": str,
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,9 @@ class Experience:
     shift: float
     trace: Trace
     controller: str = ""
+
+
+_RECORDED = recorded(Experience)
 
 
 def fingerprint(controller: keras.Model) -> str:

@@ -183,11 +183,17 @@ def assess(
     )
 
 
-def forgive(
-    summary: dict[str, Tensor], guard: dict[str, Tensor], rollback: Tensor
-) -> dict[str, Tensor]:
-    """After a rollback the loss means stand where the snapshot stood."""
-    new = dict(summary)
+def forgive(scalars: dict[str, Tensor], rollback: Tensor) -> dict[str, Tensor]:
+    """After a rollback the loss means stand where the snapshot stood.
+
+    Args:
+        scalars: Dict of scalars, the means of the loss and the new books.
+        rollback: Scalar, 1.0 where the weights go back, else 0.0.
+
+    Returns:
+        The new scalars.
+    """
+    new = dict(scalars)
     for key in ("loss", "loss_fast", "loss_slow"):
-        new[key] = ops.where(rollback > 0.5, guard["best_loss"], summary[key])
+        new[key] = ops.where(rollback > 0.5, scalars["best_loss"], scalars[key])
     return new

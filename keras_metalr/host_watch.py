@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_metalr import backend
 from keras_metalr import safe_start
@@ -17,6 +18,8 @@ from keras_metalr.optimizer import MeasuredOptimizer
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
 from keras_metalr.rates import is_loss_scaled
+from keras_metalr.run_state import INTERVAL
+from keras_metalr.run_state import STEP
 from keras_metalr.run_state import RunState
 from keras_metalr.snapshot import Snapshot
 
@@ -77,11 +80,11 @@ class HostWatch:
             return state
         is_new = self._step is None
         if self._step is None:
-            counters = _to_host(
+            counters = ops.convert_to_numpy(
                 self._value(optimizer.metalr_state.counters, state)
             )
-            self._step = int(counters[0])
-            self._interval = int(counters[2])
+            self._step = int(counters[STEP])
+            self._interval = int(counters[INTERVAL])
         step, interval = self._step, self._interval
         self._step += self._model.steps_per_execution
         if backend.name() == "torch":
@@ -114,7 +117,8 @@ class HostWatch:
         accumulation = accumulation_steps(optimizer.inner)
         if accumulation == 1:
             return 0
-        taken = int(_to_host(optimizer.rates[0].optimizer._iterations))
+        iterations = optimizer.rates[0].optimizer._iterations
+        taken = int(ops.convert_to_numpy(iterations))
         return int(gathered(taken, step, accumulation))
 
     def _look(
@@ -126,13 +130,14 @@ class HostWatch:
         self._seen = fresh
         if seen is None:
             # Also after a resume, when the counters have come from a file.
-            self._rollbacks_done = _scalar(_to_host(fresh), "rollbacks")
+            vector = ops.convert_to_numpy(fresh)
+            self._rollbacks_done = _scalar(vector, "rollbacks")
             self._rollbacks_before = self._rollbacks_done
             snapshot.take(state)
             snapshot.confirm()
             self._snapshot_at = decision
             return state
-        vector = _to_host(seen)
+        vector = ops.convert_to_numpy(seen)
         if self._must_go_back(vector, decision):
             return snapshot.restore(state)
         self.check_hopeful(vector)
@@ -165,7 +170,7 @@ class HostWatch:
             return
         self._seen = self._vector(None)
         decision = (self._step or 0) // self._interval
-        if self._must_go_back(_to_host(self._seen), decision):
+        if self._must_go_back(ops.convert_to_numpy(self._seen), decision):
             self._snapshot.restore(None)
 
     def check_hopeful(
@@ -215,15 +220,11 @@ class HostWatch:
 
     def scalars(self) -> np.ndarray:
         """The run's present scalars, which a step must have made."""
-        return _to_host(self._vector(None))
+        return ops.convert_to_numpy(self._vector(None))
 
     def _vector(self, state: tuple | None) -> Any:
         value = self._value(self._optimizer.control.state.scalars, state)
         return backend.copy_value(value)
-
-
-def _to_host(value: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(value)
 
 
 def _scalar(vector: np.ndarray, name: str) -> float:

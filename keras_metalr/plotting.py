@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_metalr.decision import EVENT_ROLLBACK
+
 # Okabe and Ito's colours, which stay apart for colour-blind readers; their
 # yellow is left out, it is too pale on white.
 _COLOURS = (
@@ -33,7 +35,7 @@ _STYLE = {
     "legend.fontsize": 8,
 }
 # In the `event` column of a trace: went back to the last good weights.
-_ROLLBACK = 2
+_ROLLBACK = int(EVENT_ROLLBACK)
 # A curve is drawn smoothed when it has more points than this.
 _MAX_RAW_POINTS = 60
 

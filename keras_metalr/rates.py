@@ -107,12 +107,12 @@ class Rate:
             self._scaled.factor = 1.0
             self.optimizer._learning_rate = self.original
 
-    def restore(self, value: float | None = None) -> None:
+    def restore(self, value: float | None) -> None:
         """Give the optimizer back the user's own rate.
 
         Args:
-            value: Float, the rate that the run started from, if it is not the
-                one found at first. Defaults to `None`.
+            value: Float, the rate that the run started from; `None` for the
+                one found at first.
         """
         if self.scheduled:
             self.release()

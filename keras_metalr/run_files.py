@@ -5,9 +5,24 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from keras_metalr.trace import Trace
+
+
+def recorded(kind: Any) -> dict[str, Any]:
+    """What is written of a run beside its trace.
+
+    Args:
+        kind: Dataclass of runs, with a field `trace`.
+
+    Returns:
+        Dict from the names of its other fields to their types.
+    """
+    types = {field.name: field.type for field in fields(kind)}
+    del types["trace"]
+    return types
 
 
 def write_run(

@@ -19,6 +19,8 @@ Tensor = Any
 # decisions; after more than this (a horizon that was wrong) rows are reused.
 TRACE_ROWS = 2 * NUM_DECISIONS
 _NAMES = tuple(INITIAL)
+# What stands where in a run's `counters`.
+STEP, TOTAL_STEPS, INTERVAL = range(3)
 
 
 class RunState(keras.layers.Layer):

@@ -4,18 +4,27 @@ The rate that the user gave may be wrong by any factor. The run starts from one
 that can do no harm instead, and finds in a few steps how long an update is.
 """
 
+import math
 from typing import Any
 
 from keras_metalr import backend
-from keras_metalr.update_rule import START_STEPS
-from keras_metalr.update_rule import first_log_rate
-from keras_metalr.update_rule import ramp
-from keras_metalr.update_rule import start_ratio
+from keras_metalr.signals import TINY
+from keras_metalr.update_rule import either
 
 ops = backend.native_ops()
 Tensor = Any
 Scalars = dict[str, Tensor]
 
+# The first updates are this long, relative to the weights. What a pretrained
+# encoder bears, and what new weights do, which have nothing to lose (the
+# measurements are in docs/design.md).
+START_RATIO = 1e-4
+NEW_START_RATIO = 3e-3
+# Steps to get there, at the most. Factors of the rate: how far one of them may
+# go, and how near to that length is near enough.
+START_STEPS = 16
+RAMP_LIMIT = 100.0
+RAMP_TOLERANCE = 1.5
 # Steps that may be skipped, while a loss scale is being found say, before the
 # safe start is given up.
 MAX_SKIPPED = 64
@@ -100,3 +109,57 @@ def advance(
         "ramp_steps": steps,
         "ramping": scalars["ramping"] * (1.0 - over),
     }
+
+
+def start_ratio(pretrained: Tensor) -> Tensor:
+    """Length of the first updates, relative to the weights.
+
+    Args:
+        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
+    """
+    return either(pretrained, START_RATIO, NEW_START_RATIO)
+
+
+def first_log_rate(
+    weight_norm: Tensor,
+    gradient_norm: Tensor,
+    num_coordinates: int,
+    ratio: Tensor,
+) -> Tensor:
+    """Log of a first rate that no optimizer can do harm with.
+
+    Unknown yet is how long the optimizer's direction is. It is at most about
+    the gradient's length (SGD and its kin) or 4 per coordinate (Adam, RMSprop,
+    Lion, Muon and their kin), so the larger of the two is taken; `ramp` then
+    finds the rest from the updates that really come.
+
+    Args:
+        weight_norm: Scalar, see `signals.weight_norm`.
+        gradient_norm: Scalar, Euclidean norm of the first gradient.
+        num_coordinates: Integer, number of trainable weights.
+        ratio: Scalar, `start_ratio`.
+    """
+    scale = math.sqrt(num_coordinates)
+    direction = ops.maximum(gradient_norm, 4.0 * scale)
+    return ops.log(ratio * weight_norm / direction)
+
+
+def ramp(
+    update_norm: Tensor, weight_norm: Tensor, ratio: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of the safe start: towards updates of the right length.
+
+    Args:
+        update_norm: Scalar, Euclidean norm of the update that just came.
+        weight_norm: Scalar, see `signals.weight_norm`.
+        ratio: Scalar, `start_ratio`.
+
+    Returns:
+        Tuple `(log_factor, done)`: what to add to the log rate, within
+        +-log(100), and 1.0 once the update is as long as it should be.
+    """
+    limit = math.log(RAMP_LIMIT)
+    target = ops.log(ratio * weight_norm) - ops.log(update_norm + TINY)
+    target = ops.where(ops.isfinite(target), target, -limit)
+    done = ops.abs(target) <= math.log(RAMP_TOLERANCE)
+    return ops.clip(target, -limit, limit), ops.cast(done, "float32")

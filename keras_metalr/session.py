@@ -18,6 +18,8 @@ from keras_metalr.decision import Settings
 from keras_metalr.features import record_validation
 from keras_metalr.host_watch import HostWatch
 from keras_metalr.optimizer import MeasuredOptimizer
+from keras_metalr.run_state import STEP
+from keras_metalr.run_state import TOTAL_STEPS
 from keras_metalr.run_state import RunState
 from keras_metalr.train_step import hooked_compute_loss
 from keras_metalr.train_step import is_built
@@ -320,10 +322,10 @@ class Session:
         if state is None:
             optimizer.total_steps = remaining_steps
             return
-        counters = _to_host(state.counters.value)
-        total = int(counters[0]) + remaining_steps
+        counters = ops.convert_to_numpy(state.counters.value)
+        total = int(counters[STEP]) + remaining_steps
         state.counters.assign(
-            np.array([counters[0], *optimizer.horizon(total)], "int32")
+            np.array([counters[STEP], *optimizer.horizon(total)], "int32")
         )
 
     def note_validation(self, loss: float) -> None:
@@ -352,7 +354,7 @@ class Session:
         state = self.optimizer.metalr_state
         if state is None:
             return np.zeros((0, 0), "float32")
-        rows = _to_host(state.trace.value)
+        rows = ops.convert_to_numpy(state.trace.value)
         rows = rows[np.isfinite(rows[:, 0])]
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
@@ -376,17 +378,17 @@ class Session:
 
     def total_steps(self) -> int:
         """Steps of the whole run, 0 before the first of them."""
-        return self._counter(1)
+        return self._counter(TOTAL_STEPS)
 
     def steps_done(self) -> int:
         """Steps of the run so far, those before a resume too."""
-        return self._counter(0)
+        return self._counter(STEP)
 
     def _counter(self, index: int) -> int:
         state = self.optimizer.metalr_state
-        return (
-            0 if state is None else int(_to_host(state.counters.value)[index])
-        )
+        if state is None:
+            return 0
+        return int(ops.convert_to_numpy(state.counters.value)[index])
 
 
 def _callback_list() -> keras.callbacks.CallbackList | None:
@@ -429,10 +431,6 @@ def _with_measured(
         return {**result_or_logs(rest), **added}
 
     return chosen
-
-
-def _to_host(value: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(value)
 
 
 def _remove(reference: "weakref.ref[Session]") -> None:

@@ -247,7 +247,7 @@ def _forward_loss(
     arguments: dict[str, Any],
     weights: Sequence[Tensor],
     others: Sequence[Tensor],
-    metrics: Sequence[Tensor] = (),
+    metrics: Sequence[Tensor],
 ) -> Tensor:
     x = arguments.get("x")
     if x is None:

@@ -11,7 +11,6 @@ from typing import Any
 from typing import NamedTuple
 
 from keras_metalr import backend
-from keras_metalr.signals import TINY
 
 ops = backend.native_ops()
 Tensor = Any
@@ -25,15 +24,6 @@ RULE_VERSION = 4
 
 NUM_DECISIONS = 200
 MAX_INCREMENT = 0.5
-
-# Safe start: the first updates are this long, relative to the weights. What a
-# pretrained encoder bears, and what new weights do, which have nothing to lose
-# (the measurements are in docs/design.md).
-START_RATIO = 1e-4
-NEW_START_RATIO = 3e-3
-START_STEPS = 16
-RAMP_LIMIT = 100.0
-RAMP_TOLERANCE = 1.5
 
 # Trust at which the rate may not grow any more: for pretrained weights, which
 # longer steps ruin, and for new ones, which have nothing to lose.
@@ -183,7 +173,7 @@ def most_distrust(evidence: Evidence) -> Tensor:
     """
     hurried = _share(evidence.num_decisions, *HURRIED)
     new = NEW_TRUST_FLOOR + (HURRIED_TRUST_FLOOR - NEW_TRUST_FLOOR) * hurried
-    floor = _either(evidence.pretrained, TRUST_FLOOR, new)
+    floor = either(evidence.pretrained, TRUST_FLOOR, new)
     left = _share(evidence.progress, 1.0, 1.0 - ANNEALED)
     return (1.0 - floor) * ops.maximum(left, LEAST_LEFT)
 
@@ -249,6 +239,17 @@ def kept_distrust(evidence: Evidence) -> Tensor:
     return _at_least(held, counts)
 
 
+def either(pretrained: Tensor, trained: float, new: Tensor | float) -> Tensor:
+    """One of two numbers, float32 (`where` would take Keras's `floatx`).
+
+    Args:
+        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
+        trained: Float, the number of pretrained weights.
+        new: Float or scalar, that of new ones.
+    """
+    return pretrained * trained + (1.0 - pretrained) * new
+
+
 def _at_least(change: Tensor, weight: Tensor) -> Tensor:
     """A least change, by its weight: at 0 it is -0.5, which binds nothing."""
     return (MAX_INCREMENT + change) * weight - MAX_INCREMENT
@@ -284,79 +285,3 @@ def corrected_bias(bias: Tensor, output: Tensor, cosine: Tensor) -> Tensor:
     moved = (1.0 - FEEDBACK_DECAY) * bias + FEEDBACK_STEP * slope * cosine
     moved = ops.where(ops.isfinite(moved), moved, bias)
     return ops.clip(moved, -FEEDBACK_LIMIT, FEEDBACK_LIMIT)
-
-
-def bound(
-    log_multiplier: Tensor,
-    log_base: Tensor,
-    log_min: float,
-    log_max: float,
-) -> Tensor:
-    """Keep `base * multiplier` within the limits; returns the log multiplier.
-
-    Args:
-        log_multiplier: Scalar, log of the factor on the user's rate.
-        log_base: Scalar, log of the user's own rate at this step.
-        log_min: Float, log of the smallest rate allowed.
-        log_max: Float, log of the largest rate allowed.
-    """
-    return ops.clip(log_multiplier, log_min - log_base, log_max - log_base)
-
-
-def start_ratio(pretrained: Tensor) -> Tensor:
-    """Length of the first updates, relative to the weights.
-
-    Args:
-        pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
-    """
-    return _either(pretrained, START_RATIO, NEW_START_RATIO)
-
-
-def _either(pretrained: Tensor, trained: float, new: Tensor) -> Tensor:
-    """One of two numbers, float32 (`where` would take Keras's `floatx`)."""
-    return pretrained * trained + (1.0 - pretrained) * new
-
-
-def first_log_rate(
-    weight_norm: Tensor,
-    gradient_norm: Tensor,
-    num_coordinates: int,
-    ratio: Tensor,
-) -> Tensor:
-    """Log of a first rate that no optimizer can do harm with.
-
-    Unknown yet is how long the optimizer's direction is. It is at most about
-    the gradient's length (SGD and its kin) or 4 per coordinate (Adam, RMSprop,
-    Lion, Muon and their kin), so the larger of the two is taken; `ramp` then
-    finds the rest from the updates that really come.
-
-    Args:
-        weight_norm: Scalar, see `signals.weight_norm`.
-        gradient_norm: Scalar, Euclidean norm of the first gradient.
-        num_coordinates: Integer, number of trainable weights.
-        ratio: Scalar, `start_ratio`.
-    """
-    scale = math.sqrt(num_coordinates)
-    longest = ops.maximum(gradient_norm, 4.0 * scale)
-    return ops.log(ratio * weight_norm / longest)
-
-
-def ramp(
-    update_norm: Tensor, weight_norm: Tensor, ratio: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the safe start: towards updates of the right length.
-
-    Args:
-        update_norm: Scalar, Euclidean norm of the update that just came.
-        weight_norm: Scalar, see `signals.weight_norm`.
-        ratio: Scalar, `start_ratio`.
-
-    Returns:
-        Tuple `(log_factor, done)`: what to add to the log rate, within
-        +-log(100), and 1.0 once the update is as long as it should be.
-    """
-    limit = math.log(RAMP_LIMIT)
-    target = ops.log(ratio * weight_norm) - ops.log(update_norm + TINY)
-    target = ops.where(ops.isfinite(target), target, -limit)
-    done = ops.abs(target) <= math.log(RAMP_TOLERANCE)
-    return ops.clip(target, -limit, limit), ops.cast(done, "float32")

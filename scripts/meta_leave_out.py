@@ -22,8 +22,8 @@ from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import kept_data
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
-from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page

@@ -115,7 +115,7 @@ def _split_over_devices(metalr: bool) -> dict:
         layout_map=layout, batch_dim_name="batch"
     )
     x, y = make_data()
-    controller = moving_controller(0.0)
+    controller = constant_controller(0.0)
     with split.scope():
         keras.utils.set_random_seed(0)
         dense = keras.layers.Dense

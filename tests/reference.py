@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_metalr.signals import CoordinateSample
+
 
 @dataclass(frozen=True)
 class Step:
@@ -390,3 +392,34 @@ def _deviation(loss: np.ndarray) -> float:
     ]
     weights = 0.96 ** np.arange(len(distances) - 1.0, -1.0, -1.0)
     return float(weights @ distances / weights.sum())
+
+
+# -- How far off a sample of the coordinates may be. -----------------------
+
+
+def relative_error(sample: CoordinateSample, values: np.ndarray) -> float:
+    """One standard error of a sampled norm, relative to it.
+
+    Args:
+        sample: `CoordinateSample`.
+        values: Array of shape `(sample.size,)`, as it gathers them.
+
+    Returns:
+        Float (>= 0): the delta-method standard error of a stratified sample,
+        estimated from the sample itself; 0 when it is exhaustive.
+    """
+    squares = np.square(np.asarray(values, "float64"))
+    # How many coordinates each one stands for: the size of its block.
+    scale = _value(sample._scale).astype("float64")
+    stands_for = np.rint(np.square(scale))
+    variance, start = 0.0, 0
+    for count in sample._counts:
+        part = slice(start, start + count)
+        if count > 1:
+            # The variance of one draw from each block of so many.
+            block = stands_for[part]
+            spread = (squares[part] / block).var(ddof=1)
+            variance += spread * float(np.sum(block * (block - 1.0)))
+        start += count
+    total = float(np.sum(squares))
+    return float(np.sqrt(variance) / (2.0 * total)) if total else 0.0

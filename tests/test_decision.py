@@ -18,6 +18,7 @@ from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.decision import Clock
 from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
+from keras_metalr.decision import bounded
 from keras_metalr.decision import count_step
 from keras_metalr.decision import decide
 from keras_metalr.features import FEATURE_NAMES
@@ -42,7 +43,13 @@ def start(**changes):
 def count(scalars, finite=1.0, is_update=1.0, **changes):
     assert set(changes) <= set(MEASURED)
     measured = tensors({**MEASURED, **changes})
-    return count_step(scalars, measured, tensor(finite), tensor(is_update))
+    return count_step(
+        scalars,
+        measured,
+        tensor(finite),
+        tensor(is_update),
+        tensor(1.0 - finite),
+    )
 
 
 def decided(
@@ -189,7 +196,7 @@ def test_output_moves_the_log_of_the_multiplier(output):
     moved = 0.5 * math.tanh(output)
     assert row["increment"] == pytest.approx(moved)
     assert new["log_multiplier"] == pytest.approx(0.25 + moved, abs=1e-5)
-    assert new["output"] == pytest.approx(output)
+    assert row["output"] == pytest.approx(output)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +342,32 @@ def test_safe_start_holds_the_rate():
     assert row["increment"] == new["log_multiplier"] == 0.0
 
 
+# -- Limits. ----------------------------------------------------------------
+
+
+def limited(log_multiplier, log_base, log_min, log_max):
+    limits = Settings(math.exp(log_min), math.exp(log_max))
+    return float(bounded(tensor(log_multiplier), tensor(log_base), limits))
+
+
+@given(
+    log_multiplier=st.floats(-1e3, 1e3),
+    log_base=st.floats(-20.0, 10.0),
+    limits=st.tuples(st.floats(-20.0, 5.0), st.floats(-20.0, 5.0)).map(sorted),
+)
+def test_rate_stays_within_the_limits(log_multiplier, log_base, limits):
+    log_rate = limited(log_multiplier, log_base, *limits) + log_base
+    assert limits[0] - 1e-4 <= log_rate <= limits[1] + 1e-4
+
+
+@given(
+    # TensorFlow takes numbers below 1e-38 for 0.
+    log_multiplier=st.floats(-5.0, 5.0, width=32, allow_subnormal=False)
+)
+def test_rate_within_the_limits_is_left_alone(log_multiplier):
+    assert limited(log_multiplier, -3.0, -10.0, 4.0) == log_multiplier
+
+
 # -- The guard's part. ------------------------------------------------------
 
 
@@ -413,17 +446,15 @@ def test_names_of_the_scalars_are_one_of_a_kind():
 def test_feedback_moves_the_output_with_the_cosine():
     on = Settings(feedback=True)
     # A controller at rest, and steps that could all have been longer.
-    scalars, _ = decided(count(start(), cosine=0.5), output=0.1, settings=on)
-    assert float(scalars["output"]) == pytest.approx(0.1)
+    scalars, row = decided(count(start(), cosine=0.5), output=0.1, settings=on)
+    assert row["output"] == pytest.approx(0.1)
     bias = float(scalars["feedback_bias"])
     slope = 1.0 - math.tanh(0.1) ** 2
     assert bias == pytest.approx(0.05 * slope * 0.5, rel=1e-4)
     scalars, row = decided(
         count(tensors(scalars), cosine=0.5), output=0.1, settings=on
     )
-    assert float(scalars["output"]) == pytest.approx(0.1 + bias, rel=1e-4)
-    output = row["output"]
-    assert float(output) == pytest.approx(0.1 + bias, rel=1e-4)
+    assert row["output"] == pytest.approx(0.1 + bias, rel=1e-4)
     assert float(scalars["feedback_bias"]) > bias
 
 

@@ -32,14 +32,16 @@ def _step(books, finite):
     size = finite.shape[0]
     measured = tensors(dict.fromkeys(MEASURED, 1.0), size)
     scalars = {**tensors(INITIAL, size), **books}
-    counted = count_step(scalars, measured, finite, finite)
+    counted = count_step(scalars, measured, finite, finite, 1.0 - finite)
     return {key: counted[key] for key in GUARD_INITIAL}
 
 
 @jit
 def _assess(books, summary, log_multiplier):
     books, back, log_multiplier = rule.assess(books, summary, log_multiplier)
-    return books, rule.forgive(summary, books, back), back, log_multiplier
+    forgiven = rule.forgive({**summary, **books}, back)
+    summary = {key: forgiven[key] for key in summary}
+    return books, summary, back, log_multiplier
 
 
 @jit

@@ -287,11 +287,11 @@ def test_a_fit_of_the_same_model_within_its_fit_is_refused(how):
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)
     optimizer = model.optimizer
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
 
     class Inner(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            own = [] if how == "plain" else [MetaLR(moving_controller())]
+            own = [] if how == "plain" else [MetaLR(constant_controller())]
             model.fit(x, y, callbacks=own, **FIT)
 
     with pytest.raises(ValueError, match="another `fit` of the same") as held:
@@ -312,7 +312,7 @@ def test_a_model_that_is_compiled_again_in_mid_run_is_refused():
                 self.model.compile(other, loss=self.model.loss, **QUICK)
                 self.model.make_train_function(force=True)
 
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     with pytest.raises(ValueError, match="was compiled again") as held:
         model.fit(x, y, epochs=3, callbacks=[metalr, Again()], **FIT)
     assert_clean(model, other, RATE, model.train_function)
@@ -330,7 +330,7 @@ def test_a_schedule_cannot_be_taken_up_in_mid_run():
                 schedule = keras.optimizers.schedules.CosineDecay(RATE, 10)
                 self.model.optimizer.learning_rate = schedule
 
-    metalr = MetaLR(moving_controller(), safe_start=False)
+    metalr = MetaLR(constant_controller(), safe_start=False)
     with pytest.raises(ValueError, match="Compile the model with it") as held:
         model.fit(x, y, epochs=3, callbacks=[metalr, Switch()], **FIT)
     assert_clean(model, optimizer, RATE)

@@ -79,14 +79,14 @@ def test_commands_exist(page):
 
 def test_limits_are_those_of_the_code():
     from keras_metalr.features import NUM_FEATURES
+    from keras_metalr.safe_start import NEW_START_RATIO
+    from keras_metalr.safe_start import START_RATIO
     from keras_metalr.signals import SAMPLE_SIZE
     from keras_metalr.update_rule import ANNEALED
     from keras_metalr.update_rule import LEAST_LEFT
     from keras_metalr.update_rule import MAX_INCREMENT
-    from keras_metalr.update_rule import NEW_START_RATIO
     from keras_metalr.update_rule import NEW_TRUST_FLOOR
     from keras_metalr.update_rule import NUM_DECISIONS
-    from keras_metalr.update_rule import START_RATIO
     from keras_metalr.update_rule import TRUST_FLOOR
     from keras_metalr.update_rule import decision_interval
 

@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from keras import ops
 
 from keras_metalr.controller import Controller
 from keras_metalr.decision import Settings
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import evaluate
-from keras_metalr.meta_training.evolution import summarize
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import MAX_INCREMENT
@@ -116,8 +115,8 @@ def ablate(
     controller: Controller,
     start: Controller,
     data: Data,
-    families: tuple[str, ...] = ("dense", "dense_batchnorm", "autoencoder"),
-    num_tasks: int = 64,
+    families: Sequence[str],
+    num_tasks: int,
     names: Sequence[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, dict[str, Any]]:
@@ -127,8 +126,8 @@ def ablate(
         controller: `Controller`, as it is shipped.
         start: `Controller`, the supervised fit that evolution started from.
         data: `Data`.
-        families: Tuple of names of families.
-        num_tasks: Integer, tasks of each. Defaults to `64`.
+        families: Sequence of names of families.
+        num_tasks: Integer (>= 1), tasks of each.
         names: Sequence of names of rows. Defaults to `None`, all.
         say: Callable that is given each line of progress.
 
@@ -179,11 +178,10 @@ def _score(
     start: Controller,
 ) -> dict[str, float]:
     arena = Arena(part.name, _unroll(part, family, data), bank)
-    mask = jnp.asarray(
-        [float(name not in part.without) for name in FEATURE_NAMES]
-    )
+    kept = [name not in part.without for name in FEATURE_NAMES]
     chosen = start if part.start else controller
-    return summarize(evaluate(arena, chosen, mask=np.asarray(mask))["regret"])
+    rows = evaluate(arena, chosen, np.array(kept, "float32"))
+    return summarize(rows["regret"])
 
 
 def ablation_table(table: dict[str, dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
@@ -12,7 +13,6 @@ from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.data import load_data
-from keras_metalr.meta_training.evolution import Arena
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.optimizers import OptimizerSpec
 from keras_metalr.meta_training.tasks import TASK_VERSION
@@ -22,6 +22,14 @@ from keras_metalr.meta_training.unroll import Unroll
 TRAINING_SEED = 0
 # Tasks of this seed and above are never trained on.
 HELD_OUT_SEED = 10_000
+
+
+class Arena(NamedTuple):
+    """A kind of run, with its tasks."""
+
+    name: str
+    unroll: Unroll
+    bank: Bank
 
 
 def kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import MetaConfig
-from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION

@@ -3,8 +3,6 @@
 from typing import Any
 from typing import NamedTuple
 
-from keras_metalr.meta_training.evolution import EvolutionConfig
-
 
 class Stage(NamedTuple):
     """A family at a horizon: how many tasks to train on, and to hold out."""
@@ -19,6 +17,20 @@ class Stage(NamedTuple):
     def name(self) -> str:
         """Family and steps, such as `"dense-200"`."""
         return f"{self.family}-{self.num_decisions * self.interval}"
+
+
+class EvolutionConfig(NamedTuple):
+    """Hyperparameters of the evolution.
+
+    `sigma` and `learning_rate` fall over the run, linearly and by a cosine.
+    """
+
+    num_generations: int = 800
+    num_pairs: int = 128
+    sigma: float = 0.05
+    final_sigma: float = 0.03
+    learning_rate: float = 1e-2
+    seed: int = 0
 
 
 class MetaConfig(NamedTuple):

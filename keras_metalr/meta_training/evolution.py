@@ -18,81 +18,27 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import choose
-from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.bank import score
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
+from keras_metalr.meta_training.configs import EvolutionConfig
+from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.tasks import TASK_VERSION
-from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import RULE_VERSION
 
-
-class Arena(NamedTuple):
-    """A kind of run, with its tasks."""
-
-    name: str
-    unroll: Unroll
-    bank: Bank
-
-
-class EvolutionConfig(NamedTuple):
-    """Hyperparameters of the evolution.
-
-    `sigma` and `learning_rate` fall over the run, linearly and by a cosine.
-    """
-
-    num_generations: int = 800
-    num_pairs: int = 128
-    sigma: float = 0.05
-    final_sigma: float = 0.03
-    learning_rate: float = 1e-2
-    seed: int = 0
-
-
-class ControllerVector:
-    """A `Controller`'s weights as one vector, and the function they make.
-
-    Args:
-        controller: Built `Controller`; it gives the architecture.
-    """
-
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
-        values = [jnp.asarray(w) for w in controller.get_weights()]
-        self.start, self._unravel = ravel_pytree(values)
-
-    def function(
-        self, vector: jnp.ndarray
-    ) -> Callable[[jnp.ndarray], jnp.ndarray]:
-        """From features `(NUM_FEATURES,)` to the output, a scalar."""
-        weights = self._unravel(vector)
-
-        def call(features: jnp.ndarray) -> jnp.ndarray:
-            outputs, _ = self.controller.stateless_call(
-                weights, [], features[None, :]
-            )
-            return outputs.reshape(())
-
-        return call
-
-    def to_controller(self, vector: jnp.ndarray) -> Controller:
-        """A new `Controller` with these weights."""
-        controller = Controller.from_config(self.controller.get_config())
-        weights = [np.asarray(w) for w in self._unravel(vector)]
-        controller.set_weights(weights)
-        return controller
+# Generations from one checkpoint to the next.
+SAVE_EVERY = 25
 
 
 def evolve(
@@ -100,7 +46,6 @@ def evolve(
     start: Controller,
     config: EvolutionConfig,
     checkpoint: pathlib.Path | None = None,
-    save_every: int = 25,
     report: Callable[[int, str, float, float], None] | None = None,
 ) -> Controller:
     """Evolve a controller; goes on from the checkpoint where there is one.
@@ -110,8 +55,6 @@ def evolve(
         start: `Controller` to start from.
         config: `EvolutionConfig`.
         checkpoint: Path of an `.npz` file. Defaults to `None`, none is kept.
-        save_every: Integer, generations from one checkpoint to the next.
-            Defaults to `25`.
         report: Callable that is told the generation, the arena's name, the mean
             score and the seconds left. Defaults to `None`.
 
@@ -173,7 +116,7 @@ def evolve(
             left = spent * (config.num_generations - done)
             report(generation, arena.name, float(scores.mean()), left)
         last = done == config.num_generations
-        if checkpoint is not None and (last or done % save_every == 0):
+        if checkpoint is not None and (last or done % SAVE_EVERY == 0):
             save_tree(checkpoint, (state, done), origin)
     return vector.to_controller(state.mean)
 
@@ -252,63 +195,3 @@ def _fitness(arena: Arena, vector: ControllerVector) -> Any:
         return score(result, bank)
 
     return jax.jit(jax.vmap(one))
-
-
-def evaluate(
-    arena: Arena,
-    controller: Controller,
-    chunk: int = 64,
-    mask: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Run a controller on every task of an arena.
-
-    Args:
-        arena: `Arena`, with tasks that nothing was trained on.
-        controller: `Controller`.
-        chunk: Integer, tasks that run side by side. Defaults to `64`.
-        mask: Array `(NUM_FEATURES,)`, factors on the features. Defaults to
-            `None`, all 1.
-
-    Returns:
-        Dict of arrays with one row a task: `regret`, `score` and `trace`.
-    """
-    vector = ControllerVector(controller)
-    call = vector.function(vector.start)
-    factors = 1.0 if mask is None else jnp.asarray(mask)
-
-    def one(bank: Bank) -> dict[str, jnp.ndarray]:
-        result = arena.unroll.controlled(
-            lambda features: call(features * factors), bank.tasks
-        )
-        final = regret(result.final_loss, bank.best_loss, bank.initial_loss)
-        return {
-            "regret": final,
-            "score": score(result, bank),
-            "trace": result.trace,
-        }
-
-    count = arena.bank.best_loss.shape[0]
-    rows = jax.jit(lambda b: jax.lax.map(one, b, batch_size=min(chunk, count)))(
-        arena.bank
-    )
-    return {name: np.asarray(value) for name, value in rows.items()}
-
-
-def summarize(regrets: np.ndarray) -> dict[str, float]:
-    """Mean with its 95 % interval (bootstrap), median and worst.
-
-    Args:
-        regrets: Array `(num_tasks,)`.
-    """
-    draws = np.random.default_rng(0).integers(
-        0, len(regrets), (2000, len(regrets))
-    )
-    low, high = np.percentile(regrets[draws].mean(1), [2.5, 97.5])
-    values = {
-        "mean": regrets.mean(),
-        "low": low,
-        "high": high,
-        "median": np.median(regrets),
-        "worst": regrets.max(),
-    }
-    return {name: round(float(value), 4) for name, value in values.items()}

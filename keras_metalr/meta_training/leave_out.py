@@ -17,13 +17,13 @@ from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
 from keras_metalr.meta_training.arenas import stage_arena
 from keras_metalr.meta_training.card import figures
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.evolution import EvolutionConfig
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
-from keras_metalr.meta_training.evolution import summarize
 
 COLUMNS = ("start", "all", "others")
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training.tasks import Task
+from keras_metalr.meta_training.tasks import bounded_loss
 from keras_metalr.meta_training.unroll import Result
 from keras_metalr.meta_training.unroll import Unroll
 
@@ -29,7 +30,6 @@ def scheduled(
     start = (task.start, optimizers.empty_slots(task.start), jnp.zeros(()))
     num_steps = unroll.num_steps
     warmup = max(1.0, WARMUP_SHARE * num_steps)
-    worst = 10.0 * task.loss_scale
 
     def step(carry: Any, index: jnp.ndarray) -> tuple[Any, None]:
         weights, slots, loss_sum = carry
@@ -50,7 +50,7 @@ def scheduled(
             rate * grown * shapes[schedule],
             task.optimizer,
         )
-        loss = jnp.where(jnp.isfinite(loss), jnp.minimum(loss, worst), worst)
+        loss = bounded_loss(task, loss, jnp.isfinite(loss))
         return (weights, slots, loss_sum + loss), None
 
     (weights, _, loss_sum), _ = jax.lax.scan(step, start, jnp.arange(num_steps))

@@ -13,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from keras_metalr.meta_training import optimizers
+from keras_metalr.meta_training.data import NUM_CLASSES
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.families import Family
 from keras_metalr.meta_training.layers import dropout
@@ -24,6 +25,8 @@ from keras_metalr.meta_training.optimizers import OptimizerSpec
 # draws of its own for each stage, exactly a third pretrained.
 TASK_VERSION = 2
 
+# The most examples that a task trains on.
+MAX_EXAMPLES = 8192
 # The largest batch; a smaller one is repeated to fill it.
 BATCH_SIZE = 64
 SMALLEST_BATCH_SIZE = 4
@@ -32,6 +35,8 @@ PRETRAINING_STEPS = 400
 PRETRAINING_RATE = 3e-3
 # Loss scales far from 1 are what a user's own loss may have.
 LOG_LOSS_SCALE = 2.3
+# What a step counts for at the most, in the task's scale.
+WORST_LOSS = 10.0
 
 
 class Task(NamedTuple):
@@ -98,7 +103,7 @@ def draw_numbers(
     num_sets = int(data.count.shape[0])
     data_set = generator.integers(0, num_sets, size)
     count = np.asarray(data.count)[data_set]
-    low = 256 / np.minimum(count, 8192)
+    low = 256 / np.minimum(count, MAX_EXAMPLES)
     share = np.exp(generator.uniform(np.log(low), 0.0, size))
     names = list(KINDS)
     picks = generator.integers(0, len(names), size)
@@ -117,7 +122,7 @@ def draw_numbers(
         seed=_integers(generator.integers(0, 2**30, size)),
         data_set=_integers(data_set),
         offset=_integers(generator.integers(0, 2**20, size)),
-        num_examples=_integers(share * np.minimum(count, 8192)),
+        num_examples=_integers(share * np.minimum(count, MAX_EXAMPLES)),
         batch_size=_integers(
             SMALLEST_BATCH_SIZE * 2 ** generator.integers(0, 5, size)
         ),
@@ -128,7 +133,7 @@ def draw_numbers(
             np.exp(generator.uniform(-LOG_LOSS_SCALE, LOG_LOSS_SCALE, size))
         ),
         activation=_integers(generator.integers(0, 3, size)),
-        permutation=_integers(generator.integers(0, 10, size)),
+        permutation=_integers(generator.integers(0, NUM_CLASSES, size)),
         optimizer=OptimizerSpec(*(_floats(row) for row in specs)),
         pretrained=_floats(pretrained),
         validation_every=_integers(np.where(validated, every, 0)),
@@ -198,7 +203,12 @@ def draw_batch(
     x = data.x[task.data_set, index] * task.input_scale
     y = data.y[task.data_set, index]
     y = jnp.where(data.noise[index] < task.label_noise, data.wrong[index], y)
-    return x, (y + task.permutation) % 10, dropout_key
+    return x, _permuted(y, task), dropout_key
+
+
+def _permuted(y: jnp.ndarray, task: Task) -> jnp.ndarray:
+    """The labels as the task has them: shifted, the last ones to the first."""
+    return (y + task.permutation) % NUM_CLASSES
 
 
 def batch_loss(
@@ -215,11 +225,27 @@ def batch_loss(
     return task.loss_scale * jnp.mean(family.loss(out, x, y))
 
 
+def bounded_loss(
+    task: Task, loss: jnp.ndarray, finite: jnp.ndarray
+) -> jnp.ndarray:
+    """What a step adds to the mean loss of a run, scalar.
+
+    A run that has lost its mind must not be worth infinitely little.
+
+    Args:
+        task: `Task`.
+        loss: Scalar, the loss of the step's batch.
+        finite: Scalar boolean, whether the step was finite.
+    """
+    worst = WORST_LOSS * task.loss_scale
+    return jnp.where(finite, jnp.minimum(loss, worst), worst)
+
+
 def validation_loss(
     family: Family, data: Data, task: Task, parameters: Any
 ) -> jnp.ndarray:
     """The mean loss on the validation examples, in the task's own scale."""
     x = data.x_validation[task.data_set] * task.input_scale
-    y = (data.y_validation[task.data_set] + task.permutation) % 10
+    y = _permuted(data.y_validation[task.data_set], task)
     out = family.apply(parameters, x, task.activation, keep_all)
     return task.loss_scale * jnp.mean(family.loss(out, x, y))

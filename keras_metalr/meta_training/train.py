@@ -13,11 +13,13 @@ import jax
 import keras
 import numpy as np
 
+from keras_metalr.controller import CARD_FILE
 from keras_metalr.controller import Controller
 from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.arenas import stage_arena
 from keras_metalr.meta_training.bank import regret
@@ -27,11 +29,10 @@ from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
-from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -207,7 +208,7 @@ def _write_card(
     name: str, config: MetaConfig, record: dict[str, Any], output: pathlib.Path
 ) -> None:
     card = make_card(name, config, record, output)
-    (output / "CARD.md").write_text(card, encoding="utf-8")
+    (output / CARD_FILE).write_text(card, encoding="utf-8")
     (output / SCORES_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 

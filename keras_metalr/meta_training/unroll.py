@@ -28,6 +28,7 @@ from keras_metalr.meta_training.families import Family
 from keras_metalr.meta_training.optimizers import Slots
 from keras_metalr.meta_training.tasks import Task
 from keras_metalr.meta_training.tasks import batch_loss
+from keras_metalr.meta_training.tasks import bounded_loss
 from keras_metalr.meta_training.tasks import draw_batch
 from keras_metalr.meta_training.tasks import template
 from keras_metalr.meta_training.tasks import validation_loss
@@ -245,9 +246,7 @@ class Unroll:
         if self.settings.safe_start:
             scalars = safe_start.advance(scalars, measured, moved)
         update = jnp.where(moved > 0.5, weights - run.weights, run.last_update)
-        # A run that has lost its mind must not be worth infinitely little.
-        worst = 10.0 * task.loss_scale
-        loss = jnp.where(finite, jnp.minimum(loss, worst), worst)
+        loss = bounded_loss(task, loss, finite)
         new = _Run(weights, slots, update, scalars, run.loss_sum + loss)
         return new, _Last(batch, gradient, run.weights)
 

@@ -13,19 +13,12 @@ import keras
 from keras_metalr.callback import MetaLR
 from keras_metalr.controller import Controller
 from keras_metalr.run_files import read_run
+from keras_metalr.run_files import recorded
 from keras_metalr.run_files import write_run
 from keras_metalr.trace import Trace
 
 # Half a decade apart, over all that any optimizer in Keras needs.
 LADDER = tuple(10.0 ** (exponent / 2.0) for exponent in range(-12, 3))
-# What is written of a run beside its trace.
-_RECORDED = {
-    "workload": str,
-    "learning_rate": float,
-    "seed": int,
-    "outcome": float,
-    "monitor": str,
-}
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,9 @@ class Run:
         """
         record, trace = read_run(path, _RECORDED)
         return cls(**record, trace=trace)
+
+
+_RECORDED = recorded(Run)
 
 
 def load_runs(folder: str | os.PathLike[str]) -> list[Run]:

@@ -10,10 +10,10 @@ import json
 import jax
 import numpy as np
 
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import make_bank
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.data import load_data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll

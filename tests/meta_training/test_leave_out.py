@@ -9,11 +9,11 @@ import pytest
 from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
 from keras_metalr.meta_training.arenas import stage_arena
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
-from keras_metalr.meta_training.evolution import EvolutionConfig
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
+from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
-from keras_metalr.meta_training.evolution import summarize
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from tests.fit_checks import random_controller

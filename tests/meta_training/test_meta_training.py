@@ -13,17 +13,18 @@ import pytest
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas
 from keras_metalr.meta_training import bank as banks
+from keras_metalr.meta_training import evolution
 from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training import train
+from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.card import make_card
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
+from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import load_data
-from keras_metalr.meta_training.evolution import Arena
-from keras_metalr.meta_training.evolution import EvolutionConfig
-from keras_metalr.meta_training.evolution import evaluate
+from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.schedules import scheduled
@@ -182,7 +183,10 @@ def arena(data):
     return Arena("dense-12", unroll, banks.make_bank(unroll, 6, 1))
 
 
-def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
+def test_evolution_goes_on_where_it_was_interrupted(
+    arena, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evolution, "SAVE_EVERY", 1)
     config = EvolutionConfig(num_generations=4, num_pairs=3)
     whole = evolve([arena], random_controller(), config)
     path = tmp_path / "evolution.npz"
@@ -192,7 +196,7 @@ def test_evolution_goes_on_where_it_was_interrupted(arena, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evolve([arena], random_controller(), config, path, 1, report=interrupt)
+        evolve([arena], random_controller(), config, path, interrupt)
     seen = []
     resumed = evolve(
         [arena],

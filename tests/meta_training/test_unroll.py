@@ -8,12 +8,12 @@ import pytest
 
 from keras_metalr import MetaLR
 from keras_metalr import Trace
-from keras_metalr import update_rule
+from keras_metalr import safe_start
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import layers
 from keras_metalr.meta_training import optimizers
 from keras_metalr.meta_training import tasks as tasks_module
-from keras_metalr.meta_training.evolution import ControllerVector
+from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
 from tests.fit_checks import random_controller
@@ -144,7 +144,7 @@ def test_an_unroll_is_a_fit(
 ):
     # Both begin with short updates: from longer ones, float errors grow to all
     # sizes before there is anything to compare.
-    monkeypatch.setattr(update_rule, "NEW_START_RATIO", 1e-4)
+    monkeypatch.setattr(safe_start, "NEW_START_RATIO", 1e-4)
     task = plain_task(data, optimizer)
     num_decisions = num_steps // interval
     unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
