@@ -38,6 +38,7 @@ from keras_metalr.benchmark.full_report.plan import controllers
 from keras_metalr.benchmark.full_report.plan import make_plan
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.full_report.runs import resume
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
 from keras_metalr.workloads.workload import Data
@@ -151,7 +152,7 @@ def _prepare(
     for controller in controllers(parts):
         check_controller(controller)
     data = _load(parts, is_smoke, console)
-    output.mkdir(parents=True, exist_ok=True)
+    check_folder(output)
     if arguments.resume_published:
         resume(RESULTS, output)
     return [part for part in parts if part.name in data], data

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from keras_metalr.benchmark.competitors import COMPETITORS
 from keras_metalr.benchmark.precision import MODES
+from keras_metalr.benchmark.records import NotSavedError
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
@@ -112,7 +113,7 @@ def run_from_arguments(
 
     Returns:
         Exit code: 0, or 2 after a one-line message when the data, the preset,
-        a package or a value of a flag is at fault.
+        a package, the folder or a value of a flag is at fault.
     """
     try:
         workload = make_workload()
@@ -129,7 +130,10 @@ def run_from_arguments(
             output=arguments.output,
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    except (DataNotAvailableError, ImportError) as error:
+    except NotSavedError as error:
+        _print_results(error.result)
+        return report_error(error)
+    except (DataNotAvailableError, ImportError, OSError) as error:
         return report_error(error)
     _print_results(result)
     return 0
@@ -217,4 +221,4 @@ def _print_results(result: RunResult) -> None:
     for name in _SHOWN_RESULTS:
         print(f"{name:24} {result.results[name]:.6g}")
     print(f"{'made with':24} {environment_text(result.environment)}")
-    print(f"{'record':24} {result.path}")
+    print(f"{'record':24} {result.path or 'not written'}")

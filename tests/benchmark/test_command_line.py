@@ -1,10 +1,13 @@
 """What the scripts say of themselves and of their errors."""
 
+import argparse
 import sys
 
 import pytest
 
+from keras_metalr import workloads
 from keras_metalr.benchmark import command_line
+from keras_metalr.benchmark.records import RunResult
 
 pytestmark = pytest.mark.backend_independent
 
@@ -33,3 +36,43 @@ def test_what_is_stale_is_named_with_what_mends_it(capsys):
     assert command_line.report_stale("docs/a.md", "make a") == 1
     line = "error: docs/a.md: stale, not what the records say. Run `make a`.\n"
     assert capsys.readouterr().err == line
+
+
+def _run(*flags):
+    """The exit status of a script for the digits, two steps long."""
+    parser = argparse.ArgumentParser()
+    command_line.add_run_arguments(parser, optimizer="adam")
+    arguments = parser.parse_args(
+        ["--method", "static", "--steps", "2", *map(str, flags)]
+    )
+    return command_line.run_from_arguments(
+        lambda: workloads.get("digits"), arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--output", __file__), "error: No record can be written in the"),
+        (("--seed", -1), "error: `seed` must be from 0 to"),
+    ],
+)
+def test_what_no_run_is_made_with_is_one_line(capsys, flags, message):
+    assert _run(*flags) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_the_results_of_a_run_that_cannot_be_saved_are_printed(
+    tmp_path, monkeypatch, capsys
+):
+    def refuse(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RunResult, "save", refuse)
+    assert _run("--output", tmp_path) == 2
+    printed = capsys.readouterr()
+    assert "eval_accuracy" in printed.out
+    assert "record                   not written" in printed.out
+    assert "No space left on device" in printed.err
