@@ -36,6 +36,7 @@ from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import METHOD_NAMES
@@ -138,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.check:
         try:
+            check_records(arguments.output)
             is_fresh = read_text(arguments.page) == page(arguments.output)
         except PAGE_ERRORS as error:
             return report_error(error)

@@ -55,6 +55,7 @@ from keras_metalr.benchmark.large_nets.tasks import METHODS
 from keras_metalr.benchmark.large_nets.tasks import TASKS
 from keras_metalr.benchmark.large_nets.tasks import Task
 from keras_metalr.benchmark.large_nets.tasks import rates
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     else:
         try:
+            check_records(arguments.output)
             text = page(arguments.output)
             if arguments.what == "page":
                 write_text(arguments.page, text)

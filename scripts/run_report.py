@@ -152,7 +152,8 @@ def _prepare(
     for controller in controllers(parts):
         check_controller(controller)
     data = _load(parts, is_smoke, console)
-    check_folder(output)
+    # Where the parts go: there even where all of them are skipped.
+    check_folder(output / "results")
     if arguments.resume_published:
         resume(RESULTS, output)
     return [part for part in parts if part.name in data], data

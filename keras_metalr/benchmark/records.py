@@ -156,6 +156,19 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         ) from error
 
 
+def check_records(folder: Path) -> None:
+    """Find a folder of records, before a page without any is made of it.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no folder of records {str(folder)!r}. Name the one that "
+            "they lie in, or run this in a checkout."
+        )
+
+
 def file_name(config: Mapping[str, Any]) -> str:
     """Return the file name of a run: readable, and unique to its config."""
     return (

@@ -35,6 +35,14 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys):
     assert error.startswith("error: ") and "\n" not in error
 
 
+def test_without_the_records_no_page_is_emptied(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    flags = ["--output", str(tmp_path / "none"), "--page", str(page)]
+    assert large_nets.main(["page", *flags]) == 2
+    assert "There is no folder of records" in capsys.readouterr().err
+    assert not page.exists()
+
+
 def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
     arguments = ["page", "--output", str(tmp_path)]
     arguments += ["--page", str(tmp_path / "page.md")]

@@ -18,6 +18,7 @@ from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
+from keras_metalr.benchmark.peers.store import PLAN_FILE
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 
@@ -49,18 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.page.parent
     try:
         packed = load_packed(arguments.records)
+        if packed is None:
+            raise ValueError(
+                f"There are no packed runs in {str(arguments.records)!r} (no "
+                f"{PLAN_FILE}). Name their folder with `--records`, or run "
+                "this in a checkout."
+            )
         text = page(packed)
         if not arguments.check:
             write_text(arguments.page, text)
-            if packed is not None:
-                write_figures(packed, folder)
+            write_figures(packed, folder)
             return 0
         is_fresh = read_text(arguments.page) == text
     except PAGE_ERRORS as error:
         return report_error(error)
-    names = () if packed is None else FIGURES
     stale = [] if is_fresh else [arguments.page]
-    stale += [folder / name for name in names if not (folder / name).is_file()]
+    stale += [path for name in FIGURES if not (path := folder / name).is_file()]
     if stale:
         return report_stale(", ".join(map(str, stale)), COMMAND)
     return 0

@@ -52,9 +52,6 @@ _HEAD = """# Side by side
 Written by `python -m keras_metalr.benchmark.peers` from the records; do not
 edit. Every method trains the same Keras models on the same batches, on JAX.
 """
-_EMPTY = """
-There are no records yet. `python scripts/benchmark.py --set cpu` makes them.
-"""
 _READING = """
 How to read it. A method starts from {scales} times its own start. That is its
 tuned rate (column *trials*: {trials} runs on each workload, the same rates for
@@ -116,14 +113,12 @@ def write_figures(packed: Packed, folder: Path) -> None:
         figure.savefig(folder / name, dpi=110)
 
 
-def page(packed: Packed | None) -> str:
+def page(packed: Packed) -> str:
     """The page in Markdown.
 
     Args:
-        packed: `Packed`, or `None` when there are no records yet.
+        packed: `Packed`.
     """
-    if packed is None:
-        return _HEAD + _EMPTY
     plan, records, timing = packed
     table = rows(plan, records, timing)
     goals = targets(plan, records)

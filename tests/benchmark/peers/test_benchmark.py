@@ -333,9 +333,14 @@ def test_every_method_is_timed_in_turn(tmp_path):
     assert (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns == before
 
 
-def test_page_without_records(tmp_path):
+def test_without_the_records_no_page_is_emptied(tmp_path, capsys):
     assert packed.load_packed(tmp_path) is None
-    assert "no records yet" in page(None)
+    path = tmp_path / "benchmark.md"
+    path.write_text("a page")
+    flags = ["--records", str(tmp_path), "--page", str(path)]
+    assert command.main(flags) == command.main([*flags, "--check"]) == 2
+    assert capsys.readouterr().err.count("There are no packed runs in") == 2
+    assert path.read_text() == "a page"
 
 
 def test_a_folder_keeps_its_plan(tmp_path):
