@@ -138,8 +138,17 @@ def _measure(
         workload.compiled_model,
         workload.fit_arguments(data, 1, steps_per_epoch=num_steps),
         learning_rates=rates,
-        # Runs of another length are other runs.
-        workload=f"{workload.name}-{num_steps}",
+        # Runs of another length, or encoder, are other runs.
+        workload="-".join(
+            filter(
+                None,
+                (
+                    workload.name,
+                    str(num_steps),
+                    workload.options.get("encoder_digest"),
+                ),
+            )
+        ),
         folder=folder,
         progress=progress,
     )
