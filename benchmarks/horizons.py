@@ -209,6 +209,8 @@ def page(folder: pathlib.Path) -> str:
     for title, (workload, _) in tasks().items():
         parts.append(f"## {title}")
         mine = [run for run in runs if run.config["workload"] == workload.name]
+        notes = {run.data_note for run in mine} - {""}
+        parts += [f"Data: {note}." for note in sorted(notes)]
         for num_steps in sorted({run.config["steps"] for run in mine}):
             chosen = [run for run in mine if run.config["steps"] == num_steps]
             parts.append(f"{num_steps:,} steps:")

@@ -23,6 +23,7 @@ from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
 from keras_metalr.meta_training.ablation import make_page
+from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "controller": controller_mark(arguments.controller, digits=8),
         "num_tasks": arguments.tasks,
         "data": names,
+        "data_notes": data_notes(names),
         "device": jax.devices()[0].device_kind,
         "environment": environment(),
     }

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from keras_metalr.workloads.digits import load_digits_data
+from keras_metalr.workloads.tfds_source import images_note
 from keras_metalr.workloads.tfds_source import is_prepared
 from keras_metalr.workloads.tfds_source import load_arrays
 
@@ -24,6 +25,9 @@ TFDS_NAMES = {
     "cifar10": "cifar10",
     "sst2": "glue/sst2",
 }
+
+# Those of them that a copy may have lost something of.
+_IMAGES = ("fashion_mnist", "cifar10")
 
 
 class Data(NamedTuple):
@@ -78,6 +82,14 @@ def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
         jnp.asarray(generator.integers(0, NUM_CLASSES, MAX_TRAIN, "int32")),
     )
     return data, list(names)
+
+
+def data_notes(names: list[str]) -> dict[str, str]:
+    """What data sets of images have lost, those that have, by their names."""
+    notes = {
+        name: images_note(TFDS_NAMES[name]) for name in names if name in _IMAGES
+    }
+    return {name: note for name, note in notes.items() if note}
 
 
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:

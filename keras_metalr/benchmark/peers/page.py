@@ -396,10 +396,9 @@ def _part_text(plan: Plan) -> list[str]:
     ]
 
 
-def _made_with(plan: Plan, records: Mapping[Any, Any]) -> str:
+def _made_with(plan: Plan, records: Records) -> str:
     every = [record for cell in records.values() for record in cell]
     texts = sorted({environment_text(r["environment"]) for r in every})
-    notes = sorted({r["data_note"] for r in every if r["data_note"]})
     revisions = sorted(
         {_short(str(r["environment"]["git_revision"])) for r in every}
     )
@@ -407,9 +406,24 @@ def _made_with(plan: Plan, records: Mapping[Any, Any]) -> str:
         *_part_text(plan),
         f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
         f"{', '.join(revisions)}.",
-        *(f"Data: {note}." for note in notes),
+        *data_notes(records),
     ]
     return "\n".join(lines) + "\n"
+
+
+def data_notes(records: Records) -> list[str]:
+    """How data differ from what the names of workloads promise, a line each.
+
+    Args:
+        records: Mapping from (workload, method) to the records of its sweep.
+    """
+    found = {
+        (workload, record["data_note"])
+        for (workload, _), cell in records.items()
+        for record in cell
+        if record["data_note"]
+    }
+    return [f"Data of `{name}`: {note}." for name, note in sorted(found)]
 
 
 def _short(revision: str) -> str:

@@ -138,6 +138,16 @@ def test_a_part_of_the_set_is_named_on_the_page(folder):
     assert "missing: cancer_gated, " in text
 
 
+def test_a_copy_of_the_data_is_named_with_its_workload(folder):
+    path = folder / "wine_linear.jsonl"
+    text = path.read_text(encoding="utf-8")
+    note = '"data_note":"lossy copy"'
+    path.write_text(text.replace('"data_note":""', note), encoding="utf-8")
+    line = "Data of `wine_linear`: lossy copy."
+    assert line in page(packed.load_packed(folder))
+    assert peers_table(folder).endswith(line)
+
+
 def test_rows_by_hand(folder):
     plan, records, measured = packed.load_packed(folder)
     assert plan == PLAN and measured == TIMING
