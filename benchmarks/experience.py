@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_metalr import experience
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
@@ -70,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--runs", type=int, default=20, help="of each task, one after another")
     add("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("output",),
+        ("families", "controllers", "tasks", "runs"),
+    )
     check_backend()
     data, names = load_data()
     rows = []

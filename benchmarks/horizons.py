@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
@@ -159,7 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.output,
                 Console(),
             )
-    except (workloads.DataNotAvailableError, ImportError, ValueError) as error:
+    except (
+        workloads.DataNotAvailableError,
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:
         return report_error(error)
     write_text(arguments.page, page(arguments.output))
     return 0

@@ -64,11 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "workloads": arguments.workloads and tuple(arguments.workloads),
         "seeds": arguments.seeds,
     }
-    try:
-        plan = dataclasses.replace(
-            SETS[arguments.set],
-            **{key: value for key, value in parts.items() if value is not None},
+    parts = {key: value for key, value in parts.items() if value is not None}
+    if arguments.publish and (arguments.set == "smoke" or parts):
+        parser.error(
+            "--publish is for all of a set whose figures mean something: leave "
+            "--workloads and --seeds out, and name another --set than smoke"
         )
+    try:
+        plan = dataclasses.replace(SETS[arguments.set], **parts)
         save_plan(plan, runs)
         if arguments.resume_published:
             unpack(RECORDS, runs)

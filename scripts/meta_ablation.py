@@ -15,6 +15,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.identity import controller_mark
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--controller", default="general", help="preset or folder")
     add("--start", default="supervised", help="preset or folder")
-    add("--tasks", type=int, default=64, help="of each family")
+    add("--tasks", type=int, default=32, help="of each family")
     add(
         "--families",
         nargs="+",
@@ -54,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("json", "page"),
+        ("controller", "start", "tasks", "families", "rows"),
+    )
     check_backend()
     data, names = load_data()
     table = ablate(

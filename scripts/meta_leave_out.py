@@ -16,6 +16,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
@@ -54,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=list(FAMILIES),
         help="all there are",
     )
-    add("--generations", type=int, default=180)
-    add("--pairs", type=int, default=64, help="antithetic, in a generation")
+    add("--generations", type=int, default=120)
+    add("--pairs", type=int, default=32, help="antithetic, in a generation")
     add("--tasks", type=int, default=64, help="of each family to train on")
     add("--held-out", type=int, default=32, help="tasks of each to test on")
     add("--decisions", type=int, default=200, help="steps of a run")
@@ -63,6 +64,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("json", "page"),
+        (
+            "start",
+            "families",
+            "among",
+            "generations",
+            "pairs",
+            "tasks",
+            "held_out",
+            "decisions",
+        ),
+    )
     check_backend()
     data, names = kept_data(arguments.work)
     config = EvolutionConfig(arguments.generations, arguments.pairs)

@@ -102,6 +102,37 @@ def add_run_arguments(parser: argparse.ArgumentParser, optimizer: str) -> None:
     )
 
 
+def check_published(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    outputs: Sequence[str],
+    choices: Sequence[str],
+) -> None:
+    """End with a usage error where others would overwrite published figures.
+
+    Args:
+        parser: `argparse.ArgumentParser` that the arguments are of. Its
+            defaults are what the published figures were made with.
+        arguments: What it returned.
+        outputs: Sequence of strings, the names of what says where figures are
+            written to; by default to where the published ones are.
+        choices: Sequence of strings, the names of what figures depend on.
+    """
+
+    def is_default(name: str) -> bool:
+        return bool(getattr(arguments, name) == parser.get_default(name))
+
+    def flags(names: Sequence[str]) -> str:
+        return " and ".join(f"--{name.replace('_', '-')}" for name in names)
+
+    changed = [name for name in choices if not is_default(name)]
+    if changed and any(is_default(name) for name in outputs):
+        parser.error(
+            f"the published figures are made without {flags(changed)}: name "
+            f"{flags(outputs)} for others"
+        )
+
+
 def run_from_arguments(
     make_workload: Callable[[], Workload], arguments: argparse.Namespace
 ) -> int:

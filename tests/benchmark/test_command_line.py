@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -76,3 +77,27 @@ def test_the_results_of_a_run_that_cannot_be_saved_are_printed(
     assert "eval_accuracy" in printed.out
     assert "record                   not written" in printed.out
     assert "No space left on device" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_refused"),
+    [
+        ("", False),
+        ("--held-out 8", False),
+        ("--held-out 2", True),
+        ("--held-out 2 --json a", True),
+        ("--held-out 2 --json a --page b", False),
+        ("--json a", False),
+    ],
+)
+def test_published_figures_are_not_overwritten_by_others(flags, is_refused):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--held-out", type=int, default=8)
+    parser.add_argument("--json", default="published.json")
+    parser.add_argument("--page", default="published.md")
+    arguments = parser.parse_args(flags.split())
+    expected = pytest.raises(SystemExit) if is_refused else nullcontext()
+    with expected:
+        command_line.check_published(
+            parser, arguments, ("json", "page"), ("held_out",)
+        )
