@@ -15,10 +15,10 @@ from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.peers.packed import PAGE
 from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import load_packed
+from keras_metalr.benchmark.peers.packed import no_plan
 from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
-from keras_metalr.benchmark.peers.store import PLAN_FILE
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 
@@ -51,11 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         packed = load_packed(arguments.records)
         if packed is None:
-            raise ValueError(
-                f"There are no packed runs in {str(arguments.records)!r} (no "
-                f"{PLAN_FILE}). Name their folder with `--records`, or run "
-                "this in a checkout."
-            )
+            raise ValueError(no_plan(arguments.records))
         text = page(packed)
         if not arguments.check:
             write_text(arguments.page, text)

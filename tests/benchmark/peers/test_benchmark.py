@@ -27,7 +27,7 @@ from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
 
 ENVIRONMENT = {
-    "backend": "jax",
+    "backend": keras.backend.backend(),
     "versions": {"jax": "0.10", "keras": "3.15"},
     "accelerator": None,
     "num_cores": 2,
@@ -270,6 +270,31 @@ def test_runs_of_another_controller_are_not_unpacked(
     other = {"weights_sha256": "0" * 64, "rule_version": 1}
     monkeypatch.setattr(cells_module, "controller_identity", lambda: other)
     assert packed.unpack(folder, tmp_path / "unpacked") == 2 * 2 + 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: write_json(
+                folder / packed.ENVIRONMENTS_FILE,
+                {"abc": {**ENVIRONMENT, "backend": "other"}},
+            ),
+            r"of the backend \['other'\], not",
+        ),
+        (
+            lambda folder: (folder / store.PLAN_FILE).unlink(),
+            "There are no packed runs in",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_not_unpacked(
+    folder, tmp_path, change, message
+):
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        packed.unpack(folder, tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked").exists()
 
 
 def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
