@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         default=240,
-        help="training steps of each run (default: %(default)s)",
+        help="training steps of each run, rounded up to whole epochs "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="(default: %(default)s)"
@@ -276,7 +277,12 @@ def _save_rows(
     write_json(
         arguments.save_json,
         {
-            "steps": arguments.steps,
+            # The whole run's: one that diverges ends before.
+            "steps": max(
+                int(result.results["num_steps"])
+                for group in columns.values()
+                for result in group.values()
+            ),
             "seed": arguments.seed,
             "controller": controller_identity(arguments.controller),
             "environment": environment(),

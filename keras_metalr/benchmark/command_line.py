@@ -68,7 +68,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, optimizer: str) -> None:
         "--steps",
         type=int,
         help="training steps in all, in place of whole passes; with --epochs "
-        "they are shared out over that many epochs",
+        "they are shared out over that many epochs, and rounded up to whole "
+        "ones",
     )
     add("--batch-size", type=int, help="examples in a batch")
     add("--seed", type=int, default=0, help="(default: %(default)s)")

@@ -51,8 +51,8 @@ class RunConfig:
         epochs: Integer. Defaults to `None`, the workload's own number.
         steps: Integer, training steps in all. Defaults to `None`, `epochs`
             passes over the data. With both, the steps are shared out over
-            `epochs` epochs, which sets how often validation is measured.
-            Rounded up to whole epochs.
+            `epochs` epochs, which sets how often validation is measured, or
+            over `steps` where those are fewer. Rounded up to whole epochs.
         mixed_precision: String, `"auto"`, `"on"` or `"off"`. Defaults to
             `"off"`.
         record_steps: Boolean, whether to note the loss of every step, which
@@ -208,7 +208,8 @@ def _budget(
     """Return the number of epochs and the steps in each."""
     if steps is None:
         return epochs or 1, pass_steps
-    epochs = epochs or math.ceil(steps / pass_steps)
+    # An epoch has a step at least.
+    epochs = min(epochs or math.ceil(steps / pass_steps), steps)
     return epochs, math.ceil(steps / epochs)
 
 

@@ -246,7 +246,7 @@ def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "steps", "expected"),
-    [(None, 30, (2, 15)), (2, 5, (2, 3))],
+    [(None, 30, (2, 15)), (2, 5, (2, 3)), (50, 2, (2, 1))],
 )
 def test_budget(digits, epochs, steps, expected):
     workload, data = digits

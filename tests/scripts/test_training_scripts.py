@@ -28,10 +28,13 @@ def controller_folder(tmp_path_factory):
 def test_demo(tmp_path, capsys, controller_folder):
     code = call_main(
         "demo.py",
-        *("--digits-only", "--steps", 4, "--epochs", 2),
+        # Six steps: two epochs of three.
+        *("--digits-only", "--steps", 5, "--epochs", 2),
         *("--controller", controller_folder, "--output", tmp_path),
+        *("--save-json", tmp_path / "demo.json"),
     )
     assert code == 0
+    assert json.loads((tmp_path / "demo.json").read_text())["steps"] == 6
     text = capsys.readouterr().out
     assert "MetaLR" in text
     assert "static" in text
