@@ -17,6 +17,7 @@ import jax
 
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
@@ -24,10 +25,12 @@ from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
 from keras_metalr.meta_training.ablation import make_page
+from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,15 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=pathlib.Path("benchmarks/results/ablation.json"),
     )
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
     check_published(
         parser,
         arguments,
         ("json", "page"),
-        ("controller", "start", "tasks", "families", "rows"),
+        ("controller", "start", "tasks", "families", "rows", "data"),
     )
     check_backend()
-    data, names = load_data()
+    try:
+        data, names = load_data(arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     table = ablate(
         Controller.from_preset(arguments.controller),
         Controller.from_preset(arguments.start),

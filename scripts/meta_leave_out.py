@@ -18,17 +18,20 @@ import jax
 
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.evolution import EvolutionConfig
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from keras_metalr.meta_training.train import check_backend
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 RESULTS = pathlib.Path("benchmarks/results")
 
@@ -63,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
     add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
     check_published(
         parser,
@@ -77,10 +81,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "tasks",
             "held_out",
             "decisions",
+            "data",
         ),
     )
     check_backend()
-    data, names = kept_data(arguments.work)
+    try:
+        data, names = kept_data(arguments.work, arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     config = EvolutionConfig(arguments.generations, arguments.pairs)
     numbers = arguments.decisions, 1, arguments.tasks, arguments.held_out
     table = leave_out(
