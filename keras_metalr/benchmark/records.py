@@ -151,7 +151,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"No record can be written in the folder {str(folder)!r} "
+            f"Nothing can be written in the folder {str(folder)!r} "
             f"({error.strerror}). Name another."
         ) from error
 

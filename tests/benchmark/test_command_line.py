@@ -54,7 +54,7 @@ def _run(*flags):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--output", __file__), "error: No record can be written in the"),
+        (("--output", __file__), "error: Nothing can be written in the"),
         (("--seed", -1), "error: `seed` must be from 0 to"),
     ],
 )

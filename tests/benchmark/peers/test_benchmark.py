@@ -25,6 +25,8 @@ from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
+from keras_metalr.workloads.suite import SUITE
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 ENVIRONMENT = {
     "backend": keras.backend.backend(),
@@ -415,6 +417,20 @@ def test_an_unknown_joblib_backend_is_refused(tmp_path):
 def test_a_cluster_needs_its_backend(tmp_path):
     with pytest.raises(ValueError, match="goes with `joblib_backend='dask'`"):
         schedule.make_all(PLAN, tmp_path, cluster="tcp://127.0.0.1:8786")
+
+
+def test_data_that_are_missing_are_found_before_the_first_run(
+    tmp_path, monkeypatch
+):
+    def refuse():
+        raise DataNotAvailableError("no wine")
+
+    entry = dataclasses.replace(SUITE["wine_linear"], load_data=refuse)
+    monkeypatch.setitem(SUITE, "wine_linear", entry)
+    plan = dataclasses.replace(PLAN, workloads=("digits_dense", "wine_linear"))
+    with pytest.raises(DataNotAvailableError, match="no wine"):
+        schedule.make_all(plan, tmp_path, joblib_backend="sequential")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.large
