@@ -289,7 +289,9 @@ def _regret_texts(plan: Plan, regrets: np.ndarray) -> list[str]:
 
 def _with_interval(regrets: np.ndarray, statistic: Any) -> str:
     low, high = bootstrap_interval(regrets, statistic)
-    return f"{statistic(regrets):.2f} [{low:.2f}, {high:.2f}]"
+    text = f"{statistic(regrets):.2f}"
+    # One seed has none.
+    return text if math.isnan(low) else f"{text} [{low:.2f}, {high:.2f}]"
 
 
 def _apart(plan: Plan, table: Sequence[Row]) -> list[str]:

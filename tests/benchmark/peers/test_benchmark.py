@@ -21,6 +21,7 @@ from keras_metalr.benchmark.peers import schedule
 from keras_metalr.benchmark.peers import store
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers import timing
+from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
@@ -138,6 +139,17 @@ def test_a_part_of_the_set_is_named_on_the_page(folder):
     text = page(packed.load_packed(folder))
     assert "So far 1 of the 14 workloads and 2 of the 5 seeds" in text
     assert "missing: cancer_gated, " in text
+
+
+def test_one_seed_has_no_interval(folder):
+    plan, records, measured = packed.load_packed(folder)
+    plan = dataclasses.replace(plan, seeds=1)
+    records = {
+        key: [r for r in found if r["config"]["seed"] == 0]
+        for key, found in records.items()
+    }
+    text = main_table(plan, summary.rows(plan, records, measured), records)
+    assert "nan" not in text and "| metalr | -0.10 | -0.10 |" in text
 
 
 def test_a_copy_of_the_data_is_named_with_its_workload(folder):
