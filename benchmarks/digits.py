@@ -23,6 +23,7 @@ from rich.table import Table
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
@@ -41,15 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print what came out."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.epochs is not None and arguments.output is None:
-        # Runs of another length are not to lie among those of the README.
-        parser.error("--epochs needs an --output of its own")
+    # Other runs are not to lie among those of the README.
+    check_published(
+        parser, arguments, ("output",), ("seeds", "rates", "epochs")
+    )
     # TensorFlow warns that functions are traced anew: each run has its model.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     output = arguments.output or RESULTS / _folder_name(arguments.optimizer)
     try:
         claim_folder(output)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return report_error(error)
     console = Console()
     grid = constant_rates(arguments.rates)

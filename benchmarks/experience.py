@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_metalr import experience
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.text import bounds_text
@@ -32,6 +34,7 @@ from keras_metalr.meta_training.bank import OTHER_BATCHES
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.bank import regret
+from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.evaluation import summarize
@@ -39,6 +42,7 @@ from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.trace import Trace
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 SEED = 40_000
 NUM_STEPS = 200
@@ -69,9 +73,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--tasks", type=int, default=32, help="of each family")
     add("--runs", type=int, default=20, help="of each task, one after another")
     add("--output", type=pathlib.Path, default=RESULT)
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("output",),
+        ("families", "controllers", "tasks", "runs", "data"),
+    )
     check_backend()
-    data, names = load_data()
+    try:
+        data, names = load_data(arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     rows = []
     for family in arguments.families:
         unroll = Unroll(FAMILIES[family], data, NUM_STEPS, 1)

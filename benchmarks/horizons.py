@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
@@ -36,6 +37,7 @@ from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import METHOD_NAMES
@@ -138,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.check:
         try:
+            check_records(arguments.output)
             is_fresh = read_text(arguments.page) == page(arguments.output)
         except PAGE_ERRORS as error:
             return report_error(error)
@@ -157,7 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.output,
                 Console(),
             )
-    except (workloads.DataNotAvailableError, ImportError, ValueError) as error:
+    except (
+        workloads.DataNotAvailableError,
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:
         return report_error(error)
     write_text(arguments.page, page(arguments.output))
     return 0
@@ -207,6 +215,8 @@ def page(folder: pathlib.Path) -> str:
     for title, (workload, _) in tasks().items():
         parts.append(f"## {title}")
         mine = [run for run in runs if run.config["workload"] == workload.name]
+        notes = {run.data_note for run in mine} - {""}
+        parts += [f"Data: {note}." for note in sorted(notes)]
         for num_steps in sorted({run.config["steps"] for run in mine}):
             chosen = [run for run in mine if run.config["steps"] == num_steps]
             parts.append(f"{num_steps:,} steps:")

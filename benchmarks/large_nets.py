@@ -55,9 +55,11 @@ from keras_metalr.benchmark.large_nets.tasks import METHODS
 from keras_metalr.benchmark.large_nets.tasks import TASKS
 from keras_metalr.benchmark.large_nets.tasks import Task
 from keras_metalr.benchmark.large_nets.tasks import rates
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
+from keras_metalr.benchmark.text import environment_text
 from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.optimizers import optimizer_factory
 from keras_metalr.workloads.sst2_bert import encoder_name
@@ -113,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     else:
         try:
+            check_records(arguments.output)
             text = page(arguments.output)
             if arguments.what == "page":
                 write_text(arguments.page, text)
@@ -192,11 +195,20 @@ def run(
     output: pathlib.Path,
     stop: float,
 ) -> None:
-    """Make one run, unless its record is there or the time is past `stop`."""
+    """Make one run, unless the time is past `stop`, or say what is there."""
     mark = controller_mark("general", digits=8) if method == "metalr" else ""
     label = "-".join(filter(None, (name, method, f"{rate:g}", str(seed), mark)))
     path = output / f"{label}.json"
-    if path.is_file() or time.time() > stop:
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        # It may be of another machine than this, or of another encoder.
+        print(
+            f"{label}: found, of {environment_text(found['environment'])} "
+            f"({found['note']})",
+            flush=True,
+        )
+        return
+    if time.time() > stop:
         return
     task = TASKS[name]
     x, y, validation = _data(folder, task)

@@ -38,10 +38,13 @@ import numpy as np
 from keras_metalr import MetaLR
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.environment import git_revision
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.update_rule import decision_interval
 
 HORIZONS = (200, 2_000, 10_000)
+# Linux has it: what a process is told to forget its peak of memory by.
+CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
 
 
 def dense_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
@@ -212,7 +215,7 @@ def start(name: str, method: str, jit: bool) -> tuple[float, int, int]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     # See proc(5): the peak is forgotten, and begins at what is resident.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    CLEAR_REFS.write_text("5")
     for _ in range(3):
         step()
     return seconds, max(in_all, _peak()), _peak()
@@ -319,23 +322,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     path, results = arguments.output, {}
     if path is not None and path.is_file():
-        stored = json.loads(path.read_text("utf-8"))["results"]
-        results = {row["model"]: row for row in stored}
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["environment"]["backend"] != backend:
+            parser.error(
+                f"{path} is of the backend {stored['environment']['backend']}, "
+                f"not {backend}: name another --output"
+            )
+        results = {row["model"]: row for row in stored["results"]}
+    with_start = not arguments.no_start
+    if with_start and not CLEAR_REFS.exists():
+        print(f"No memory and first steps: there is no {CLEAR_REFS} here.")
+        with_start = False
     for name in arguments.models:
         row: dict[str, Any] = {"model": name, "jit_compile": jit}
         if not arguments.no_time:
             row |= measure(name, arguments.pairs or PAIRS[name], jit)
-        if not arguments.no_start:
+        if with_start:
             row |= compare_starts(name, jit)
         results[name] = results.get(name, {}) | row
         print(json.dumps({"backend": backend, **row}), flush=True)
-    if path is not None:
-        record = {
-            "environment": environment(),
-            "git_revision": git_revision(),
-            "results": list(results.values()),
-        }
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        # After each, since one takes many minutes.
+        if path is not None:
+            record = {
+                "environment": environment(),
+                "git_revision": git_revision(),
+                "results": list(results.values()),
+            }
+            write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from keras_metalr import phases
 from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = (arguments.steps, arguments.rates)
     if any(count is not None and count < 1 for count in counts):
         parser.error("--steps and --rates must be 1 or more")
+    check_published(parser, arguments, ("output",), ("steps", "rates"))
     console = Console()
     tasks = {
         "ResNet-18 on CIFAR-10, new": (
@@ -138,8 +140,17 @@ def _measure(
         workload.compiled_model,
         workload.fit_arguments(data, 1, steps_per_epoch=num_steps),
         learning_rates=rates,
-        # Runs of another length are other runs.
-        workload=f"{workload.name}-{num_steps}",
+        # Runs of another length, or encoder, are other runs.
+        workload="-".join(
+            filter(
+                None,
+                (
+                    workload.name,
+                    str(num_steps),
+                    workload.options.get("encoder_digest"),
+                ),
+            )
+        ),
         folder=folder,
         progress=progress,
     )

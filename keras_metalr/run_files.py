@@ -45,7 +45,8 @@ def write_run(
     trace.save(f"{stem}.npz")
     outcome = record["outcome"]
     record = {**record, "outcome": outcome if math.isfinite(outcome) else None}
-    temporary = pathlib.Path(f"{stem}.json.tmp")
+    # Of this process alone: another may be making the same run.
+    temporary = pathlib.Path(f"{stem}.json.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return temporary.replace(f"{stem}.json")
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import keras
+
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.peers.__main__ import main as write_page
 from keras_metalr.benchmark.peers.packed import PAGE
@@ -64,14 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "workloads": arguments.workloads and tuple(arguments.workloads),
         "seeds": arguments.seeds,
     }
-    try:
-        plan = dataclasses.replace(
-            SETS[arguments.set],
-            **{key: value for key, value in parts.items() if value is not None},
+    parts = {key: value for key, value in parts.items() if value is not None}
+    if arguments.publish and (arguments.set == "smoke" or parts):
+        parser.error(
+            "--publish is for all of a set whose figures mean something: leave "
+            "--workloads and --seeds out, and name another --set than smoke"
         )
-        save_plan(plan, runs)
+    if keras.backend.backend() != "jax":
+        return report_error(
+            ValueError(
+                "The benchmark runs on JAX. Received: KERAS_BACKEND="
+                f"{keras.backend.backend()}. Set KERAS_BACKEND=jax."
+            )
+        )
+    try:
+        plan = dataclasses.replace(SETS[arguments.set], **parts)
         if arguments.resume_published:
             unpack(RECORDS, runs)
+        save_plan(plan, runs)
         make_all(
             plan,
             runs,
@@ -81,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         time_methods(plan, runs)
         pack(plan, runs, packed)
-    except (DataNotAvailableError, ImportError, ValueError) as error:
+    except (DataNotAvailableError, ImportError, OSError, ValueError) as error:
         return report_error(error)
     return write_page(["--records", str(packed), "--page", str(page)])
 

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from keras_metalr import plotting
     from keras_metalr.benchmark import command_line
+    from keras_metalr.benchmark.records import check_folder
 
     console = Console()
     # Everything that can be missing is looked for before the first run.
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.digits_only, console
             ).items()
         }
-        Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        check_folder(arguments.output)
+        if arguments.save_json is not None:
+            check_folder(arguments.save_json.parent)
     except (ImportError, OSError, ValueError) as error:
         return command_line.report_error(error)
     columns = _make_runs(tasks, configs, console)
@@ -73,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         default=240,
-        help="training steps of each run (default: %(default)s)",
+        help="training steps of each run, rounded up to whole epochs "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="(default: %(default)s)"
@@ -273,7 +277,12 @@ def _save_rows(
     write_json(
         arguments.save_json,
         {
-            "steps": arguments.steps,
+            # The whole run's: one that diverges ends before.
+            "steps": max(
+                int(result.results["num_steps"])
+                for group in columns.values()
+                for result in group.values()
+            ),
             "seed": arguments.seed,
             "controller": controller_identity(arguments.controller),
             "environment": environment(),

@@ -12,6 +12,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Sequence
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +21,8 @@ from rich.progress import Progress
 
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.phases import Run
 from keras_metalr.phases import collect
@@ -28,9 +31,11 @@ from keras_metalr.phases.collect import LADDER
 from keras_metalr.phases.fit import best_rates
 from keras_metalr.phases.fit import dataset
 from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
+from keras_metalr.workloads.workload import Data
 
 # Not those of the demo and the benchmarks.
 SEEDS = (100, 101)
+FIT: dict[str, Any] = {"learning_rate": 0.001, "batch_size": 64, "epochs": 10}
 OPTIMIZERS = ("adam", "momentum", "sgd")
 
 CARD = """# {name}: a controller for the learning rate
@@ -40,14 +45,14 @@ constant rates, and a supervised fit on them.
 
 | | |
 |---|---|
-| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
+| architecture | features -> {layers}1 |
 | feature version | {feature_version} |
-| trained on | scikit-learn's digits (1,437 images), {optimizers} |
-| lengths of run | {epochs} epochs of 22 steps |
+| trained on | scikit-learn's digits ({num_images:,} images), {optimizers} |
+| lengths of run | {epochs} epochs of {num_steps} steps |
 | rates | {num_rates}, from {low:.0e} to {high:.0e} |
 | seeds | {seeds} |
 | states | {num_states} |
-| fit | Adam 0.001, batch 64, 10 epochs; mean squared error {error:.3f} |
+| fit | {fit}; mean squared error {error:.3f} |
 | hardware | {cpus} CPU cores ({machine}), {backend} backend |
 
 Best constant rates by the final validation loss: {best}.
@@ -112,8 +117,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="constant rates",
     )
     arguments = parser.parse_args(argv)
-    runs = _collect_all(arguments)
-    controller = fit_controller(runs)
+    # Looked for before the runs, which take long.
+    try:
+        check_folder(arguments.output)
+        usual = workloads.get("digits")
+        data = usual.load_data()
+    except (ImportError, OSError) as error:
+        raise SystemExit(report_error(error)) from error
+    runs = _collect_all(arguments, data)
+    controller = fit_controller(runs, **FIT)
+    num_steps = data.steps_per_epoch(usual.batch_size)
     features, targets = dataset(runs)
     error = controller.evaluate(features, targets, verbose=0)
     best = {
@@ -124,6 +137,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         name=arguments.output.name,
         num_runs=len(runs),
         feature_version=FEATURE_VERSION,
+        layers="".join(f"{n} ReLU -> " for n in controller.hidden_units),
+        num_images=data.num_train,
+        num_steps=num_steps,
+        fit="Adam {learning_rate}, batch {batch_size}, {epochs} epochs".format(
+            **FIT
+        ),
         optimizers=", ".join(arguments.optimizers),
         epochs=" and ".join(map(str, arguments.epochs)),
         num_rates=len(arguments.rates),
@@ -136,14 +155,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         machine=platform.machine(),
         backend=keras.backend.backend(),
         best=", ".join(f"{key}: {value}" for key, value in best.items()),
-        longest=22 * max(arguments.epochs),
+        longest=num_steps * max(arguments.epochs),
         command=command_text("scripts/fit_controller.py", argv),
     )
     controller.save_to_preset(str(arguments.output), card=card)
     print(f"Saved {arguments.output} (mean squared error {error:.3f}).")
 
 
-def _collect_all(arguments: argparse.Namespace) -> list[Run]:
+def _collect_all(arguments: argparse.Namespace, data: Data) -> list[Run]:
     total = (
         len(arguments.optimizers)
         * len(arguments.epochs)
@@ -155,7 +174,6 @@ def _collect_all(arguments: argparse.Namespace) -> list[Run]:
         task = progress.add_task("static runs", total=total)
         for optimizer in arguments.optimizers:
             workload = workloads.get("digits", optimizer=optimizer)
-            data = workload.load_data()
             for epochs in arguments.epochs:
                 runs += collect(
                     workload.compiled_model,
@@ -166,7 +184,8 @@ def _collect_all(arguments: argparse.Namespace) -> list[Run]:
                     learning_rates=arguments.rates,
                     seeds=arguments.seeds,
                     workload=f"digits-{optimizer}-{epochs}",
-                    folder=arguments.runs,
+                    # The card says which backend made them.
+                    folder=arguments.runs / keras.backend.backend(),
                     progress=lambda run: progress.advance(task),
                 )
     return runs

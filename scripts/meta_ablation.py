@@ -15,7 +15,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
@@ -23,9 +25,12 @@ from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
 from keras_metalr.meta_training.ablation import make_page
+from keras_metalr.meta_training.data import add_data_argument
+from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--controller", default="general", help="preset or folder")
     add("--start", default="supervised", help="preset or folder")
-    add("--tasks", type=int, default=64, help="of each family")
+    add("--tasks", type=int, default=32, help="of each family")
     add(
         "--families",
         nargs="+",
@@ -52,9 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=pathlib.Path("benchmarks/results/ablation.json"),
     )
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("json", "page"),
+        ("controller", "start", "tasks", "families", "rows", "data"),
+    )
     check_backend()
-    data, names = load_data()
+    try:
+        data, names = load_data(arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     table = ablate(
         Controller.from_preset(arguments.controller),
         Controller.from_preset(arguments.start),
@@ -70,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "controller": controller_mark(arguments.controller, digits=8),
         "num_tasks": arguments.tasks,
         "data": names,
+        "data_notes": data_notes(names),
         "device": jax.devices()[0].device_kind,
         "environment": environment(),
     }

@@ -16,7 +16,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
@@ -24,10 +26,12 @@ from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from keras_metalr.meta_training.train import check_backend
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 RESULTS = pathlib.Path("benchmarks/results")
 
@@ -54,17 +58,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=list(FAMILIES),
         help="all there are",
     )
-    add("--generations", type=int, default=180)
-    add("--pairs", type=int, default=64, help="antithetic, in a generation")
+    add("--generations", type=int, default=120)
+    add("--pairs", type=int, default=32, help="antithetic, in a generation")
     add("--tasks", type=int, default=64, help="of each family to train on")
     add("--held-out", type=int, default=32, help="tasks of each to test on")
     add("--decisions", type=int, default=200, help="steps of a run")
     add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
     add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
     add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("json", "page"),
+        (
+            "start",
+            "families",
+            "among",
+            "generations",
+            "pairs",
+            "tasks",
+            "held_out",
+            "decisions",
+            "data",
+        ),
+    )
     check_backend()
-    data, names = kept_data(arguments.work)
+    try:
+        data, names = kept_data(arguments.work, arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     config = EvolutionConfig(arguments.generations, arguments.pairs)
     numbers = arguments.decisions, 1, arguments.tasks, arguments.held_out
     table = leave_out(

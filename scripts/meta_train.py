@@ -16,10 +16,14 @@ from collections.abc import Sequence
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from keras_metalr.benchmark.command_line import command_text
+from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.configs import CONFIGS
+from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.train import score_again
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="train nothing: score the preset in --output as the package is "
         "now, and renew its card",
     )
+    add_data_argument(parser)
     arguments = parser.parse_args(argv)
     check_backend()
 
@@ -58,6 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line, flush=True)
 
     if arguments.score_again:
+        # All else is as the preset's own record has it.
+        unused = ("config", "start", "generations", "pairs", "data")
+        given = [
+            f"--{name}"
+            for name in unused
+            if getattr(arguments, name) != parser.get_default(name)
+        ]
+        if given:
+            parser.error(
+                f"--score-again scores what --output holds: leave {given} out"
+            )
         score_again(arguments.output, arguments.work, say)
         return
     config = CONFIGS[arguments.config]
@@ -71,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--generations and --pairs must be 1 or more. Received: {changes}"
         )
     config = config._replace(evolution=config.evolution._replace(**changes))
+    try:
+        kept_data(arguments.work, arguments.data)
+    except (DataNotAvailableError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     meta_train(
         arguments.output.name,
         config,

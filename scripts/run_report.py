@@ -38,6 +38,8 @@ from keras_metalr.benchmark.full_report.plan import controllers
 from keras_metalr.benchmark.full_report.plan import make_plan
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.full_report.runs import resume
+from keras_metalr.benchmark.records import check_folder
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
 from keras_metalr.workloads.workload import Data
@@ -102,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--controller",
         default="general",
-        help="metalr: name or folder of a controller preset "
-        "(default: %(default)s)",
+        help="metalr: name or folder of a controller preset; the section "
+        "`feedback` has its own (default: %(default)s)",
     )
     add(
         "--seeds",
@@ -150,8 +152,17 @@ def _prepare(
     parts = make_plan(arguments.budget, choices, arguments.sections)
     for controller in controllers(parts):
         check_controller(controller)
+    if arguments.controller != "general" and "feedback" in arguments.sections:
+        console.print(
+            "The section feedback has controllers of its own, not "
+            f"{arguments.controller!r}.",
+            highlight=False,
+        )
+    if arguments.resume_published:
+        check_records(RESULTS)
     data = _load(parts, is_smoke, console)
-    output.mkdir(parents=True, exist_ok=True)
+    # Where the parts go: there even where all of them are skipped.
+    check_folder(output / "results")
     if arguments.resume_published:
         resume(RESULTS, output)
     return [part for part in parts if part.name in data], data

@@ -1,8 +1,10 @@
 """The scripts in `benchmarks`, which are in no package, as modules."""
 
 import importlib.util
+import os
 import pathlib
 import types
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -13,5 +15,7 @@ def load(name: str) -> types.ModuleType:
         name, ROOT / "benchmarks" / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Some choose a backend, which this process has chosen already.
+    with unittest.mock.patch.dict(os.environ):
+        spec.loader.exec_module(module)
     return module

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from keras_metalr.benchmark.competitors import COMPETITORS
 from keras_metalr.benchmark.precision import MODES
+from keras_metalr.benchmark.records import NotSavedError
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
@@ -67,7 +68,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, optimizer: str) -> None:
         "--steps",
         type=int,
         help="training steps in all, in place of whole passes; with --epochs "
-        "they are shared out over that many epochs",
+        "they are shared out over that many epochs, and rounded up to whole "
+        "ones",
     )
     add("--batch-size", type=int, help="examples in a batch")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -101,6 +103,37 @@ def add_run_arguments(parser: argparse.ArgumentParser, optimizer: str) -> None:
     )
 
 
+def check_published(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    outputs: Sequence[str],
+    choices: Sequence[str],
+) -> None:
+    """End with a usage error where others would overwrite published figures.
+
+    Args:
+        parser: `argparse.ArgumentParser` that the arguments are of. Its
+            defaults are what the published figures were made with.
+        arguments: What it returned.
+        outputs: Sequence of strings, the names of what says where figures are
+            written to; by default to where the published ones are.
+        choices: Sequence of strings, the names of what figures depend on.
+    """
+
+    def is_default(name: str) -> bool:
+        return bool(getattr(arguments, name) == parser.get_default(name))
+
+    def flags(names: Sequence[str]) -> str:
+        return " and ".join(f"--{name.replace('_', '-')}" for name in names)
+
+    changed = [name for name in choices if not is_default(name)]
+    if changed and any(is_default(name) for name in outputs):
+        parser.error(
+            f"the published figures are made without {flags(changed)}: name "
+            f"{flags(outputs)} for others"
+        )
+
+
 def run_from_arguments(
     make_workload: Callable[[], Workload], arguments: argparse.Namespace
 ) -> int:
@@ -112,7 +145,7 @@ def run_from_arguments(
 
     Returns:
         Exit code: 0, or 2 after a one-line message when the data, the preset,
-        a package or a value of a flag is at fault.
+        a package, the folder or a value of a flag is at fault.
     """
     try:
         workload = make_workload()
@@ -129,7 +162,10 @@ def run_from_arguments(
             output=arguments.output,
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    except (DataNotAvailableError, ImportError) as error:
+    except NotSavedError as error:
+        _print_results(error.result)
+        return report_error(error)
+    except (DataNotAvailableError, ImportError, OSError) as error:
         return report_error(error)
     _print_results(result)
     return 0
@@ -217,4 +253,4 @@ def _print_results(result: RunResult) -> None:
     for name in _SHOWN_RESULTS:
         print(f"{name:24} {result.results[name]:.6g}")
     print(f"{'made with':24} {environment_text(result.environment)}")
-    print(f"{'record':24} {result.path}")
+    print(f"{'record':24} {result.path or 'not written'}")

@@ -13,6 +13,7 @@ from rich.progress import TextColumn
 from rich.progress import TimeRemainingColumn
 
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.identity import claimed_backend
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
@@ -41,10 +42,10 @@ class Job:
 
 
 def claim_folder(folder: Path, controller: str = "general") -> None:
-    """Note in a folder of records which controller they were made with.
+    """Note in a folder which controller and backend its records are made with.
 
-    A record says which preset was named, not what was in it: after the preset
-    was trained anew, runs of both would stand in one table.
+    A page has all the records of a folder in one table, where those of two
+    controllers, or of two backends, do not belong.
 
     Args:
         folder: Path.
@@ -52,7 +53,8 @@ def claim_folder(folder: Path, controller: str = "general") -> None:
             `"general"`.
 
     Raises:
-        ValueError: If the folder holds runs of another controller.
+        ValueError: If the folder holds runs of another controller, or of
+            another backend.
     """
     if is_claimed_by_another(folder, controller):
         raise ValueError(
@@ -60,7 +62,18 @@ def claim_folder(folder: Path, controller: str = "general") -> None:
             f"{controller!r}. Delete the folder, or name another with "
             "`--output`."
         )
-    write_json(folder / CONTROLLER_FILE, controller_identity(controller))
+    backend = keras.backend.backend()
+    claimed = claimed_backend(folder)
+    if claimed not in (None, backend):
+        raise ValueError(
+            f"The runs in {folder} are of the backend {claimed!r}, not "
+            f"{backend!r}. Set KERAS_BACKEND={claimed}, or name another folder "
+            "with `--output`."
+        )
+    write_json(
+        folder / CONTROLLER_FILE,
+        {**controller_identity(controller), "backend": backend},
+    )
 
 
 class JobProgress:

@@ -59,4 +59,18 @@ def is_claimed_by_another(folder: Path, preset: str = "general") -> bool:
     if not note.is_file():
         return False
     claimed = json.loads(note.read_text(encoding="utf-8"))
-    return bool(claimed != controller_identity(preset))
+    own = controller_identity(preset)
+    return {name: claimed.get(name) for name in own} != own
+
+
+def claimed_backend(folder: Path) -> str | None:
+    """The backend that a folder's records are of; `None` where it has no note.
+
+    Args:
+        folder: Path.
+    """
+    note = folder / CONTROLLER_FILE
+    if not note.is_file():
+        return None
+    claimed = json.loads(note.read_text(encoding="utf-8"))
+    return claimed.get("backend")  # type: ignore[no-any-return]

@@ -123,6 +123,52 @@ class RunResult:
         return replace(result, path=Path(path))
 
 
+class NotSavedError(OSError):
+    """A finished run whose record could not be written.
+
+    Args:
+        result: `RunResult`, the run.
+        path: Path of the record.
+        error: `OSError`, why.
+    """
+
+    def __init__(self, result: RunResult, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"The run is finished, but its record {path} could not be written "
+            f"({error}). Make room there, or name another folder."
+        )
+        self.result = result
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder for records, to find before a run that none can be written.
+
+    Raises:
+        OSError: If it cannot be made, or no file be written in it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written in the folder {str(folder)!r} "
+            f"({error.strerror}). Name another."
+        ) from error
+
+
+def check_records(folder: Path) -> None:
+    """Find a folder of records, before a page without any is made of it.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no folder of records {str(folder)!r}. Name the one that "
+            "they lie in, or run this in a checkout."
+        )
+
+
 def file_name(config: Mapping[str, Any]) -> str:
     """Return the file name of a run: readable, and unique to its config."""
     return (

@@ -17,6 +17,7 @@ from pathlib import Path
 from keras_metalr.benchmark.command_line import PAGE_ERRORS
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.command_line import report_stale
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.tables import tables
 
 COMMAND = "python -m keras_metalr.benchmark.report"
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
+        check_records(arguments.results)
         old = {
             page: page.read_text(encoding="utf-8") for page in arguments.pages
         }

@@ -26,10 +26,15 @@ from keras_metalr.benchmark.observers import StepLosses
 from keras_metalr.benchmark.observers import StopWhenDiverged
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
+from keras_metalr.benchmark.records import NotSavedError
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.records import file_name
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
+
+# What NumPy's generator takes.
+_HIGHEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class RunConfig:
         epochs: Integer. Defaults to `None`, the workload's own number.
         steps: Integer, training steps in all. Defaults to `None`, `epochs`
             passes over the data. With both, the steps are shared out over
-            `epochs` epochs, which sets how often validation is measured.
-            Rounded up to whole epochs.
+            `epochs` epochs, which sets how often validation is measured, or
+            over `steps` where those are fewer. Rounded up to whole epochs.
         mixed_precision: String, `"auto"`, `"on"` or `"off"`. Defaults to
             `"off"`.
         record_steps: Boolean, whether to note the loss of every step, which
@@ -85,6 +90,11 @@ class RunConfig:
                 raise ValueError(
                     f"`{name}` must be at least 1. Received: {name}={value}."
                 )
+        if not 0 <= self.seed <= _HIGHEST_SEED:
+            raise ValueError(
+                f"`seed` must be from 0 to {_HIGHEST_SEED}. "
+                f"Received: seed={self.seed}."
+            )
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(
@@ -109,12 +119,19 @@ def run(
         data: `Data`, to load it once for many runs. Defaults to `None`:
             `workload.load_data()`.
         output: Folder to write the record to, as one JSON file. A run whose
-            file is there already is read back and not run again. Defaults to
-            `None`, nothing is written.
+            file is there already is read back and not run again, unless it was
+            made on other data, by their note. Defaults to `None`, nothing is
+            written.
         verbose: Integer, passed to `fit`. Defaults to `0`.
 
     Returns:
         A `RunResult`.
+
+    Raises:
+        OSError: If nothing can be written to `output`; found before training.
+            If the record cannot be written after all, it is a
+            `keras_metalr.benchmark.records.NotSavedError`, which has the
+            result.
 
     Example:
 
@@ -131,16 +148,22 @@ def run(
         preset = config.method_options.get("controller", "general")
         choices["controller"] = controller_mark(preset)
     path = None if output is None else Path(output) / file_name(choices)
+    data = workload.load_data() if data is None else data
     if path is not None and path.is_file():
         recorded = RunResult.load(path)
-        if recorded.config == choices:
+        # A copy of the data that has lost something is other data.
+        if (recorded.config, recorded.data_note) == (choices, data.note):
             return recorded
-    data = workload.load_data() if data is None else data
+    if path is not None:
+        check_folder(path.parent)
     with dtype_policy(choices["mixed_precision"]):
         result = _train(workload, choices, data, verbose)
     if path is not None:
+        try:
+            result.save(path)
+        except OSError as error:
+            raise NotSavedError(result, path, error) from error
         result = replace(result, path=path)
-        result.save(path)
     return result
 
 
@@ -185,7 +208,8 @@ def _budget(
     """Return the number of epochs and the steps in each."""
     if steps is None:
         return epochs or 1, pass_steps
-    epochs = epochs or math.ceil(steps / pass_steps)
+    # An epoch has a step at least.
+    epochs = min(epochs or math.ceil(steps / pass_steps), steps)
     return epochs, math.ceil(steps / epochs)
 
 

@@ -16,6 +16,7 @@ from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers.packed import load_packed
+from keras_metalr.benchmark.peers.page import data_notes
 from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import BACKENDS
@@ -201,7 +202,8 @@ def peers_table(folder: Path) -> str:
     packed = load_packed(folder)
     if packed is None:
         return NOT_MEASURED
-    return main_table(packed.plan, summary.rows(*packed), packed.records)
+    table = main_table(packed.plan, summary.rows(*packed), packed.records)
+    return "\n\n".join([table, *data_notes(packed.records)])
 
 
 def overhead_table(folder: Path) -> str:

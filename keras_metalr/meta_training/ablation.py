@@ -214,14 +214,19 @@ def make_page(record: dict[str, Any]) -> str:
 
     Args:
         record: Dict with `table`, `controller` (which one, and under which
-            rule), `num_tasks`, `data` and `command` (what made it).
+            rule), `num_tasks`, `data`, `data_notes` (by name, what it has lost)
+            and `command` (what made it).
     """
+    notes = record.get("data_notes", {})
     return PAGE.format(
         rows=ablation_table(record["table"]),
         intervals=_intervals(next(iter(record["table"].values()))),
         num_tasks=record["num_tasks"],
         num_steps=NUM_STEPS,
-        data=", ".join(record["data"]),
+        data=", ".join(
+            f"{name} ({notes[name]})" if name in notes else name
+            for name in record["data"]
+        ),
         controller=record["controller"],
         command=record["command"],
     )

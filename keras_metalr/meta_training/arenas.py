@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import Stage
+from keras_metalr.meta_training.data import DATA_NAMES
 from keras_metalr.meta_training.data import Data
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
@@ -32,18 +34,35 @@ class Arena(NamedTuple):
     bank: Bank
 
 
-def kept_data(work: pathlib.Path) -> tuple[Data, list[str]]:
+def kept_data(
+    work: pathlib.Path, wanted: Sequence[str] | None = None
+) -> tuple[Data, list[str]]:
     """The data, which the folder keeps.
 
     It can be taken to a machine that has neither the data sets nor what reads
     them.
+
+    Args:
+        work: Path of the folder.
+        wanted: Sequence of names of data sets. Defaults to `None`, those that
+            the folder keeps, or else all.
+
+    Raises:
+        DataNotAvailableError: If one is not prepared on this machine.
+        ValueError: If the folder keeps others.
     """
     path, names_path = work / "data.npz", work / "data.json"
     if names_path.is_file():
         names = json.loads(names_path.read_text())
+        if wanted is not None and set(wanted) != set(names):
+            raise ValueError(
+                f"{str(work)!r} keeps the data sets {names}, not "
+                f"{list(wanted)}. Name them with `--data`, or another folder "
+                "with `--work`."
+            )
         like = Data._make(range(len(Data._fields)))
         return load_tree(path, like, _origin(names)), names
-    data, names = load_data()
+    data, names = load_data(wanted or DATA_NAMES)
     save_tree(path, data, _origin(names))
     names_path.write_text(json.dumps(names))
     return data, names

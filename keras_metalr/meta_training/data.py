@@ -5,15 +5,19 @@ means; and the texts of SST-2, eight words of eight numbers. Training splits
 alone; of each a part is held back for validation.
 """
 
+import argparse
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from keras_metalr.workloads.digits import load_digits_data
+from keras_metalr.workloads.tfds_source import images_note
 from keras_metalr.workloads.tfds_source import is_prepared
 from keras_metalr.workloads.tfds_source import load_arrays
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 SIDE = 8
 NUM_CLASSES = 10
@@ -24,6 +28,10 @@ TFDS_NAMES = {
     "cifar10": "cifar10",
     "sst2": "glue/sst2",
 }
+
+DATA_NAMES = ("digits", *TFDS_NAMES)
+# Those of them that a copy may have lost something of.
+_IMAGES = ("fashion_mnist", "cifar10")
 
 
 class Data(NamedTuple):
@@ -43,19 +51,30 @@ class Data(NamedTuple):
     wrong: jnp.ndarray
 
 
-def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
-    """All data sets that are there.
+def load_data(names: Sequence[str] = DATA_NAMES) -> tuple[Data, list[str]]:
+    """Read data sets.
 
     Args:
-        names: Sequence of names. Defaults to `None`, every one that is
-            prepared on this machine; the digits always are.
+        names: Sequence of names of `DATA_NAMES`, in any order. Defaults to all.
 
     Returns:
-        Tuple of `Data` and the names, in order.
+        Tuple of `Data` and the names, in the order of `DATA_NAMES`.
+
+    Raises:
+        DataNotAvailableError: If one is not prepared on this machine.
     """
-    if names is None:
-        found = [n for n, tfds in TFDS_NAMES.items() if is_prepared(tfds)]
-        names = ("digits", *found)
+    names = [name for name in DATA_NAMES if name in names]
+    missing = [
+        TFDS_NAMES[name]
+        for name in names
+        if name in TFDS_NAMES and not is_prepared(TFDS_NAMES[name])
+    ]
+    if missing:
+        raise DataNotAvailableError(
+            f"Meta-training lacks the data sets {missing}. Set `TFDS_DATA_DIR` "
+            "to the folder that holds them, download them with TensorFlow "
+            "Datasets, or go without them, as in `--data digits`."
+        )
     sets = [_standardized(*_load(name)) for name in names]
     generator = np.random.default_rng(0)
     parts: dict[str, list[np.ndarray]] = {"x": [], "y": [], "xv": [], "yv": []}
@@ -77,7 +96,30 @@ def load_data(names: tuple[str, ...] | None = None) -> tuple[Data, list[str]]:
         jnp.asarray(generator.random(MAX_TRAIN).astype("float32")),
         jnp.asarray(generator.integers(0, NUM_CLASSES, MAX_TRAIN, "int32")),
     )
-    return data, list(names)
+    return data, names
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag `--data` to a script.
+
+    Args:
+        parser: `argparse.ArgumentParser` to add to.
+    """
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        choices=DATA_NAMES,
+        default=list(DATA_NAMES),
+        help=f"data sets (default: {' '.join(DATA_NAMES)})",
+    )
+
+
+def data_notes(names: list[str]) -> dict[str, str]:
+    """What data sets of images have lost, those that have, by their names."""
+    notes = {
+        name: images_note(TFDS_NAMES[name]) for name in names if name in _IMAGES
+    }
+    return {name: note for name, note in notes.items() if note}
 
 
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:

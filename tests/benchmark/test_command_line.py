@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 import pytest
 
+from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark import command_line
+from keras_metalr.benchmark.records import RunResult
 
 pytestmark = pytest.mark.backend_independent
 
@@ -52,3 +55,67 @@ def test_what_is_stale_is_named_with_what_mends_it(capsys):
     assert command_line.report_stale("docs/a.md", "make a") == 1
     line = "error: docs/a.md: stale, not what the records say. Run `make a`.\n"
     assert capsys.readouterr().err == line
+
+
+def _run(*flags):
+    """The exit status of a script for the digits, two steps long."""
+    parser = argparse.ArgumentParser()
+    command_line.add_run_arguments(parser, optimizer="adam")
+    arguments = parser.parse_args(
+        ["--method", "static", "--steps", "2", *map(str, flags)]
+    )
+    return command_line.run_from_arguments(
+        lambda: workloads.get("digits"), arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--output", __file__), "error: Nothing can be written in the"),
+        (("--seed", -1), "error: `seed` must be from 0 to"),
+    ],
+)
+def test_what_no_run_is_made_with_is_one_line(capsys, flags, message):
+    assert _run(*flags) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_the_results_of_a_run_that_cannot_be_saved_are_printed(
+    tmp_path, monkeypatch, capsys
+):
+    def refuse(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RunResult, "save", refuse)
+    assert _run("--output", tmp_path) == 2
+    printed = capsys.readouterr()
+    assert "eval_accuracy" in printed.out
+    assert "record                   not written" in printed.out
+    assert "No space left on device" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_refused"),
+    [
+        ("", False),
+        ("--held-out 8", False),
+        ("--held-out 2", True),
+        ("--held-out 2 --json a", True),
+        ("--held-out 2 --json a --page b", False),
+        ("--json a", False),
+    ],
+)
+def test_published_figures_are_not_overwritten_by_others(flags, is_refused):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--held-out", type=int, default=8)
+    parser.add_argument("--json", default="published.json")
+    parser.add_argument("--page", default="published.md")
+    arguments = parser.parse_args(flags.split())
+    expected = pytest.raises(SystemExit) if is_refused else nullcontext()
+    with expected:
+        command_line.check_published(
+            parser, arguments, ("json", "page"), ("held_out",)
+        )

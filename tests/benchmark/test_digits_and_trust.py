@@ -23,10 +23,20 @@ def test_constant_rates_are_even_on_a_log_scale():
     assert digits.constant_rates(3) == [1e-5, 0.00548, 3.0]
 
 
-def test_short_runs_do_not_lie_among_those_of_the_readme(capsys):
+@pytest.mark.parametrize(
+    ("main", "flags", "message"),
+    [
+        (digits.main, "--epochs 1", "without --epochs: name --output"),
+        (digits.main, "--seeds 1 --rates 2", "without --seeds and --rates"),
+        (trust.main, "--preset a --steps 2", "without --steps: name --output"),
+    ],
+)
+def test_other_runs_do_not_lie_among_those_that_are_published(
+    main, flags, message, capsys
+):
     with pytest.raises(SystemExit):
-        digits.main(["--epochs", "1"])
-    assert "--epochs needs an --output" in capsys.readouterr().err
+        main(flags.split())
+    assert message in capsys.readouterr().err
 
 
 def test_trust_is_the_mean_of_the_second_half():

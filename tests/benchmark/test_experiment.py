@@ -1,8 +1,10 @@
 """Many runs into one folder: which are made, and whose they are."""
 
 import io
+import json
 import time
 
+import keras
 import pytest
 from rich.console import Console
 
@@ -13,6 +15,10 @@ from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import JobProgress
 from keras_metalr.benchmark.experiment import claim_folder
 from keras_metalr.benchmark.experiment import make_runs
+from keras_metalr.benchmark.identity import CONTROLLER_FILE
+from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.records import write_json
 
 pytestmark = pytest.mark.backend_independent
 
@@ -65,3 +71,19 @@ def test_folder_belongs_to_one_controller(tmp_path):
         claim_folder(runs, second)
     (note,) = runs.iterdir()
     assert str(tmp_path) not in note.read_text()
+
+
+def test_folder_belongs_to_one_backend(tmp_path):
+    note = tmp_path / CONTROLLER_FILE
+    # As it was before backends were noted.
+    write_json(note, controller_identity())
+    claim_folder(tmp_path)
+    claimed = json.loads(note.read_text())
+    assert claimed == {
+        **controller_identity(),
+        "backend": keras.backend.backend(),
+    }
+    write_json(note, {**claimed, "backend": "other"})
+    assert not is_claimed_by_another(tmp_path)
+    with pytest.raises(ValueError, match=r"'other'.*KERAS_BACKEND=other"):
+        claim_folder(tmp_path)

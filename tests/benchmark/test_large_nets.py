@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.large_nets.page import sections
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.text import environment_text
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
 from tests import benchmark_scripts
 from tests.benchmark.full_report.made_up import ENVIRONMENT
@@ -33,6 +37,14 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys):
     assert large_nets.main(["check", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error
+
+
+def test_without_the_records_no_page_is_emptied(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    flags = ["--output", str(tmp_path / "none"), "--page", str(page)]
+    assert large_nets.main(["page", *flags]) == 2
+    assert "There is no folder of records" in capsys.readouterr().err
+    assert not page.exists()
 
 
 def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
@@ -74,6 +86,51 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
         f"{rest}",
     )
     assert "\n".join(f"| MetaLR | 2e-5 | 4 {row}" for row in rows) in page
+
+
+def _write(folder, *, controller="", accuracy=0.5, note="", **changes):
+    record = {
+        "task": "encoder",
+        "method": "metalr" if controller else "tuned",
+        "controller": controller,
+        "learning_rate": 1e-5,
+        "seed": 0,
+        "num_steps": 400,
+        "eval_accuracy": accuracy,
+        "eval_loss": 0.5,
+        "eval_f1": 0.5,
+        "note": note,
+        "environment": ENVIRONMENT,
+    }
+    name = f"{len(list(folder.glob('*.json')))}.json"
+    write_json(folder / name, record | changes)
+
+
+def test_runs_of_two_controllers_are_not_averaged(tmp_path):
+    def section():
+        (found,) = sections(tmp_path)
+        return found.rows, found.is_of_another
+
+    _write(tmp_path)
+    rows, is_of_another = section()
+    assert len(rows) == 1 and not is_of_another
+    _write(tmp_path, controller="0123abcd-rule9", accuracy=0.6)
+    _write(tmp_path, controller="0123abcd-rule10", accuracy=0.7)
+    rows, is_of_another = section()
+    assert [row[2:4] for row in rows] == [(1, "0.500"), (1, "0.700")]
+    assert is_of_another
+    _write(tmp_path, controller=controller_mark(digits=8), accuracy=0.8)
+    rows, is_of_another = section()
+    assert [row[2:4] for row in rows] == [(1, "0.500"), (1, "0.800")]
+    assert not is_of_another
+
+
+def test_runs_of_two_encoders_stand_apart(tmp_path):
+    _write(tmp_path, note="MiniLM")
+    _write(tmp_path, note="another")
+    minilm, another = sections(tmp_path)
+    assert another.lead.endswith("(another).")
+    assert minilm.lead.endswith("(MiniLM).")
 
 
 @pytest.mark.parametrize("name", large_nets.TASKS)
@@ -129,7 +186,10 @@ def test_a_run_is_made_once_and_put_on_the_page(
     # Two decisions of a run of two steps; a schedule makes none.
     assert len(driven["rates"]) == 2 and tuned["rates"] == []
     assert large_nets.main(["run", *arguments]) == 0
-    assert capsys.readouterr().out == ""
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    here = environment_text(driven["environment"])
+    assert all(f": found, of {here} (tiny, random)" in line for line in lines)
     assert large_nets.main(["page", *arguments]) == 0
     page = (tmp_path / "page.md").read_text()
     assert f"| 0.1 | 1 | {driven['eval_accuracy']:.3f} |" in page

@@ -1,10 +1,12 @@
 """What the benchmark of the overhead measures is what it says."""
 
+import json
 import pathlib
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -93,3 +95,39 @@ def test_interleaved_steps_give_a_mean_over_an_interval(monkeypatch):
     assert result["interval_horizon_2000"] == 10
     assert result["ratio_horizon_2000"] == pytest.approx((9 * 1.5 + 2.5) / 10)
     assert result["ratio_horizon_200"] == 2.5
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Made-up figures for each model, but for the second."""
+
+    def measure(name, pairs, jit):
+        if name == "resnet18":
+            raise KeyboardInterrupt
+        return {"pairs": pairs}
+
+    monkeypatch.setattr(overhead, "measure", measure)
+
+
+def test_each_model_is_stored_when_it_is_measured(
+    quick, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "overhead.json"
+    # As where there is no /proc.
+    monkeypatch.setattr(overhead, "CLEAR_REFS", tmp_path / "clear_refs")
+    with pytest.raises(KeyboardInterrupt):
+        overhead.main(["--output", str(path)])
+    assert "No memory and first steps: there is no" in capsys.readouterr().out
+    record = json.loads(path.read_text())
+    assert [row["model"] for row in record["results"]] == ["dense"]
+    assert record["environment"]["backend"] == keras.backend.backend()
+
+
+def test_figures_of_two_backends_do_not_share_a_file(quick, tmp_path, capsys):
+    path = tmp_path / "overhead.json"
+    text = json.dumps({"environment": {"backend": "other"}, "results": []})
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        overhead.main(["--models", "dense", "--output", str(path)])
+    assert "is of the backend other, not" in capsys.readouterr().err
+    assert path.read_text() == text

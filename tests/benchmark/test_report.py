@@ -259,6 +259,7 @@ def page(tmp_path):
     text = "a\n<!-- table:digits -->\nold\n<!-- end -->\nb\n"
     path = tmp_path / "README.md"
     path.write_text(text)
+    (tmp_path / "results").mkdir()
     arguments = ["--pages", str(path), "--results", str(tmp_path / "results")]
     return SimpleNamespace(path=path, text=text, arguments=arguments)
 
@@ -293,3 +294,10 @@ def test_missing_page_is_one_line(page, capsys):
     page.path.unlink()
     assert report.main(page.arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_without_the_records_no_table_is_emptied(page, tmp_path, capsys):
+    (tmp_path / "results").rmdir()
+    assert report.main(page.arguments) == 2
+    assert "There is no folder of records" in capsys.readouterr().err
+    assert page.path.read_text() == page.text

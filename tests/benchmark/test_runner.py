@@ -15,6 +15,9 @@ from keras_metalr.benchmark import Competitor
 from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark import identity as benchmark_identity
 from keras_metalr.benchmark import run
+from keras_metalr.benchmark import runner
+from keras_metalr.benchmark.records import NotSavedError
+from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import identity
 from keras_metalr.benchmark.text import results_line
 
@@ -84,6 +87,46 @@ def test_record_is_written_once_and_read_back(digits, tmp_path):
     other = run(workload, RunConfig(steps=7), data=data, output=tmp_path)
     assert not other.resumed
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.backend_independent
+def test_a_record_of_other_data_is_not_read_back(digits, tmp_path):
+    workload, data = digits
+    lossy = dataclasses.replace(data, note="lossy copy")
+
+    def made(data):
+        return run(workload, RunConfig(steps=2), data=data, output=tmp_path)
+
+    made(data)
+    other = made(lossy)
+    assert not other.resumed and other.data_note == "lossy copy"
+    assert made(lossy).resumed and not made(data).resumed
+
+
+@pytest.mark.backend_independent
+def test_a_folder_that_takes_no_record_is_found_before_training(
+    digits, tmp_path, monkeypatch
+):
+    workload, data = digits
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr(runner, "_train", None)
+    with pytest.raises(OSError, match=r"folder .*file.*Name another"):
+        run(workload, RunConfig(steps=2), data=data, output=file)
+
+
+@pytest.mark.backend_independent
+def test_a_run_that_cannot_be_saved_is_not_lost(digits, tmp_path, monkeypatch):
+    workload, data = digits
+
+    def refuse(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RunResult, "save", refuse)
+    with pytest.raises(NotSavedError, match="No space left") as caught:
+        run(workload, RunConfig(steps=2), data=data, output=tmp_path)
+    assert caught.value.result.results["num_steps"] == 2
+    assert caught.value.result.path is None
 
 
 @pytest.mark.backend_independent
@@ -203,7 +246,7 @@ def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "steps", "expected"),
-    [(None, 30, (2, 15)), (2, 5, (2, 3))],
+    [(None, 30, (2, 15)), (2, 5, (2, 3)), (50, 2, (2, 1))],
 )
 def test_budget(digits, epochs, steps, expected):
     workload, data = digits
@@ -294,6 +337,8 @@ def test_mixed_precision_is_on_inside_the_run_alone(digits):
         ({"epochs": 0}, "epochs=0"),
         ({"steps": -1}, "steps=-1"),
         ({"mixed_precision": "half"}, "mixed_precision='half'"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed=4294967296"),
     ],
 )
 def test_config_out_of_range(digits, arguments, message):

@@ -62,12 +62,14 @@ def test_every_part_changes_the_runs(data, monkeypatch):
         "command": "the command",
         "controller": "abc-rule7",
         "num_tasks": 3,
-        "data": ["digits"],
+        "data": ["digits", "cifar10"],
+        "data_notes": {"cifar10": "lossy copy"},
     }
     json.dumps(record)
     text = ablation.make_page(record)
     for name, row in table.items():
         assert f"| {name} | {row['dense']['mean']:.3f} |" in text
+    assert "Data: digits, cifar10 (lossy copy)." in text
     assert "`the command`\nwith abc-rule7." in text and len(lines) == len(rows)
     shipped = table["as shipped"]["dense"]
     interval = f"{shipped['low']:.3f} to {shipped['high']:.3f} (dense)"

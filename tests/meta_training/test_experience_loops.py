@@ -46,14 +46,13 @@ def test_each_task_learns_for_itself_from_runs_on_other_batches(bank):
 def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "NUM_STEPS", 20)
     monkeypatch.setattr(benchmark, "BLOCK", 2)
-    monkeypatch.setattr(benchmark, "load_data", lambda: (data, ["digits"]))
     file = tmp_path / "result.json"
     benchmark.main(
         f"--families dense --controllers supervised general --tasks 2 --runs 4 "
-        f"--output {file}".split()
+        f"--data digits --output {file}".split()
     )
     record = json.loads(file.read_text())
-    assert record["command"].endswith(f"--runs 4 --output {file}")
+    assert record["command"].endswith(f"--runs 4 --data digits --output {file}")
     names = [row["controller"] for row in record["rows"]]
     assert names == ["supervised", "general"]
     shown = capsys.readouterr().out

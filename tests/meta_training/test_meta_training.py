@@ -13,6 +13,7 @@ import pytest
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training import arenas
 from keras_metalr.meta_training import bank as banks
+from keras_metalr.meta_training import data as data_module
 from keras_metalr.meta_training import evolution
 from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training import train
@@ -34,6 +35,7 @@ from keras_metalr.meta_training.unroll import Result
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.workloads.digits import load_digits_data
 from keras_metalr.workloads.tfds_source import is_prepared
+from keras_metalr.workloads.workload import DataNotAvailableError
 from tests.fit_checks import random_controller
 
 # -- The data. --------------------------------------------------------------
@@ -52,6 +54,18 @@ def test_digits_that_workloads_validate_on_are_not_trained_on(data):
     assert len(drawn & ranks(digits.x_train)) > 1400
     # But for the few that are there twice.
     assert len(drawn & ranks(digits.x_validation)) < 5
+
+
+def test_a_data_set_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_module, "is_prepared", lambda name: "sst2" in name)
+    message = r"\['fashion_mnist', 'cifar10'\].*`--data digits`"
+    with pytest.raises(DataNotAvailableError, match=message):
+        load_data()
+    # What a folder keeps stays what it is.
+    _, names = arenas.kept_data(tmp_path, ["digits"])
+    assert names == arenas.kept_data(tmp_path)[1] == ["digits"]
+    with pytest.raises(ValueError, match=r"keeps the data sets \['digits'\]"):
+        arenas.kept_data(tmp_path, ["digits", "sst2"])
 
 
 def test_texts_are_numbers_of_their_words():
@@ -309,6 +323,7 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
         "config": {"evolution": EvolutionConfig(5, 3)},
     }
     (tmp_path / "start" / "scores.json").write_text(json.dumps(before))
+    arenas.kept_data(tmp_path / "work", ["digits"])
     record = meta_train(
         "tiny",
         CONFIGS["smoke"],
@@ -340,7 +355,7 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     assert seconds["a GPU"] == 3600.0 and 1.0 < seconds[here] < 3600.0
     assert "| time | 1.00 hours on a GPU, 0.0" in card
     # Scored again, it is what it was; the data come from the folder.
-    monkeypatch.setattr(arenas, "load_data", lambda: pytest.fail("read"))
+    monkeypatch.setattr(arenas, "load_data", lambda *_: pytest.fail("read"))
     assert score_again(output, tmp_path / "work", say=lines.append) == record
     assert (output / "CARD.md").read_text() == card
 
@@ -369,6 +384,8 @@ def test_a_start_that_is_written_over_stays_until_the_end(
         *("tiny", CONFIGS["smoke"], str(preset), tmp_path / "work", preset),
         *("the command", lambda line: None),
     )
+
+    arenas.kept_data(tmp_path / "work", ["digits"])
 
     def interrupt(*_):
         raise KeyboardInterrupt

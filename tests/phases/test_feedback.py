@@ -1,5 +1,7 @@
 """The feedback loop: run after run, and on where it was interrupted."""
 
+import warnings
+
 import pytest
 
 from keras_metalr import experience
@@ -34,6 +36,23 @@ def test_runs_follow_one_another_and_an_interrupted_loop_goes_on(tmp_path):
     expected = [run.outcome for run in whole]
     assert [run.outcome for run in parts] == pytest.approx(expected, rel=1e-5)
     assert len(experience.load(tmp_path / "parts")) == 3
+
+
+def test_a_run_that_leaves_nothing_ends_the_loop(tmp_path):
+    def one_step(seed):
+        return {**fit_arguments(seed), "epochs": 1, "steps_per_epoch": 1}
+
+    # The message that no decision was made, if so short a run makes none.
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(
+            ValueError, match=r"must be 1 runs in .* after that with"
+        ),
+    ):
+        warnings.simplefilter("ignore", UserWarning)
+        gather_experience(
+            make_model, one_step, tmp_path, num_runs=2, first_seed=7
+        )
 
 
 @pytest.mark.parametrize("num_runs", [0, -1, True])

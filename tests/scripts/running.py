@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -23,5 +24,7 @@ def run_script(script, *arguments, **environment):
 
 def call_main(script, *arguments):
     """The exit status; this process has imported most of it already."""
-    main = runpy.run_path(str(SCRIPTS / script))["main"]
+    # Some choose a backend, which this process has chosen already.
+    with unittest.mock.patch.dict(os.environ):
+        main = runpy.run_path(str(SCRIPTS / script))["main"]
     return main([*map(str, arguments)])

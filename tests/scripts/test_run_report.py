@@ -81,6 +81,10 @@ def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
             ("--sections", "phases", "--output", __file__),
             "error: ",
         ),
+        (
+            ("--sections", "phases", "--controller", "a/fitted"),
+            "error: A controller named 'fitted' is taken for",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
@@ -96,6 +100,35 @@ def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
     assert error.startswith(message)
     assert "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_without_the_published_runs_nothing_is_resumed(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code = call_main(
+        SCRIPT,
+        *("--budget", "smoke", "--sections", "phases", "--resume-published"),
+        *("--output", tmp_path / "out"),
+    )
+    assert code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: There is no folder of records")
+    assert "\n" not in error and not (tmp_path / "out").exists()
+
+
+def test_the_feedback_loop_says_that_its_controllers_are_its_own(
+    tmp_path, capsys
+):
+    code = call_main(
+        SCRIPT,
+        *("--budget", "smoke", "--sections", "feedback"),
+        # Stops before the first run.
+        *("--controller", "supervised", "--output", __file__),
+    )
+    assert code == 2
+    text = capsys.readouterr().out
+    assert "The section feedback has controllers of its own" in text
 
 
 @pytest.mark.large

@@ -28,10 +28,13 @@ def controller_folder(tmp_path_factory):
 def test_demo(tmp_path, capsys, controller_folder):
     code = call_main(
         "demo.py",
-        *("--digits-only", "--steps", 4, "--epochs", 2),
+        # Six steps: two epochs of three.
+        *("--digits-only", "--steps", 5, "--epochs", 2),
         *("--controller", controller_folder, "--output", tmp_path),
+        *("--save-json", tmp_path / "demo.json"),
     )
     assert code == 0
+    assert json.loads((tmp_path / "demo.json").read_text())["steps"] == 6
     text = capsys.readouterr().out
     assert "MetaLR" in text
     assert "static" in text
@@ -153,3 +156,31 @@ def test_cifar10_writes_a_record(tfds_dir, tmp_path, controller_folder, method):
     assert environment_text(record["environment"]) in done.stdout
     again = run_script("train_cifar10.py", *arguments)
     assert "was made before" in again.stdout
+
+
+@pytest.mark.backend_independent
+def test_a_preset_that_cannot_be_written_is_found_before_the_runs(
+    tmp_path, capsys
+):
+    arguments = ("--output", __file__, "--runs", tmp_path / "runs")
+    with pytest.raises(SystemExit) as caught:
+        call_main("fit_controller.py", *arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: Nothing can be written in the folder")
+    assert "\n" not in error and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.large
+@pytest.mark.backend_independent
+def test_the_card_of_a_fit_says_what_was_run(tmp_path):
+    arguments = ["--rates", 1e-3, 1e-2, "--epochs", 1, "--seeds", 0]
+    arguments += ["--optimizers", "adam", "--runs", tmp_path / "runs"]
+    call_main("fit_controller.py", *arguments, "--output", tmp_path / "preset")
+    card = (tmp_path / "preset" / "CARD.md").read_text()
+    assert "| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |" in card
+    assert "digits (1,437 images), adam |" in card
+    assert "| lengths of run | 1 epochs of 22 steps |" in card
+    assert "| fit | Adam 0.001, batch 64, 10 epochs; mean squared" in card
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"{folder.name} backend |" in card

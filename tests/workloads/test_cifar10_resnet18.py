@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_metalr import workloads
+from keras_metalr.workloads import DataNotAvailableError
 from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 from keras_metalr.workloads.cifar10_resnet18 import crop_and_flip
@@ -81,6 +82,24 @@ def test_a_lossy_copy_is_noted(tfds_dir, monkeypatch, start, note):
         "cifar10_resnet18", train_examples=2, validation_examples=2
     )
     assert workload.load_data().note == note
+
+
+def test_a_download_that_fails_is_said_in_a_line(tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Builder:
+        data_dir = tmp_path
+
+        def is_prepared(self):
+            return False
+
+        def download_and_prepare(self):
+            raise tfds.download.DownloadError("no network")
+
+    monkeypatch.setattr(tfds_source, "_builder", lambda name: Builder())
+    workload = workloads.get("cifar10_resnet18", download=True)
+    with pytest.raises(DataNotAvailableError, match="could not be downloaded"):
+        workload.load_data()
 
 
 @pytest.mark.parametrize("count", [0, 45_001])

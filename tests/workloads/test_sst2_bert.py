@@ -45,10 +45,47 @@ def test_hugging_face_folder_lowercases_and_strips_accents(
     np.testing.assert_array_equal(tokens["padding_mask"].sum(1), [5, 4])
 
 
+def test_a_cased_vocabulary_stays_cased(hugging_face_folder):
+    config = {"do_lower_case": False}
+    (hugging_face_folder / "tokenizer_config.json").write_text(
+        json.dumps(config)
+    )
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Film", "film", "é"]
+    (hugging_face_folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    tokens = make_tokenize(str(hugging_face_folder), 5)(["Film é"])
+    assert tokens["token_ids"].tolist() == [[2, 5, 7, 3, 0]]
+
+
 def test_encoder_name_is_never_a_path(hugging_face_folder, tiny_bert):
     assert encoder_name("bert_base_en_uncased") == "bert_base_en_uncased"
+    assert encoder_name("hf://someone/bert") == "someone/bert"
     assert encoder_name(str(hugging_face_folder)) == "MiniLM"
     assert encoder_name(f"{tiny_bert}/") == tiny_bert.name
+
+
+def test_only_the_last_part_of_a_path_tells_minilm(hugging_face_folder):
+    folder = hugging_face_folder / "minilm-and-others" / "encoder"
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").touch()
+    (folder / "config.json").write_text("{}")
+    assert encoder_name(str(folder)) == "encoder"
+    folder = folder.rename(folder.parent / "MiniLM-L12")
+    assert encoder_name(str(folder)) == "MiniLM"
+
+
+def test_encoders_of_one_name_have_records_of_their_own(hugging_face_folder):
+    def options(weights):
+        (hugging_face_folder / "model.safetensors").write_bytes(weights)
+        workload = workloads.get("sst2_bert", preset=str(hugging_face_folder))
+        return workload.options
+
+    first, second = options(b"weights"), options(b"others!")
+    assert first["encoder"] == second["encoder"] == "MiniLM"
+    assert len(first["encoder_digest"]) == 8
+    assert first["encoder_digest"] != second["encoder_digest"]
+    assert options(b"weights") == first
+    # What is in no folder is what its name says.
+    assert "encoder_digest" not in workloads.get("sst2_bert").options
 
 
 def test_keras_hub_folder_fits_on_real_sentences(tfds_dir, tiny_bert):
@@ -77,6 +114,19 @@ def test_note_says_what_the_encoder_is_not(hugging_face_folder, tiny_bert):
     assert note == "a sentence embedder, not BERT Base"
 
 
+@pytest.mark.parametrize(
+    "origin", ["bert-base-uncased", "google-bert/bert-base-cased"]
+)
+def test_bert_base_is_told_by_either_spelling(hugging_face_folder, origin):
+    path = hugging_face_folder / "config.json"
+    path.write_text(json.dumps({"_name_or_path": origin}))
+    assert encoder_note(str(hugging_face_folder)) == ""
+    assert encoder_note(f"hf://{origin}") == ""
+    folder = hugging_face_folder / "bert-base-uncased"
+    folder.mkdir()
+    assert encoder_note(str(folder)) == ""
+
+
 @pytest.mark.parametrize("load", [build_classifier, make_tokenize])
 def test_preset_that_is_not_there(load, tmp_path):
     arguments = (16,) if load is make_tokenize else ()
@@ -87,6 +137,12 @@ def test_preset_that_is_not_there(load, tmp_path):
 def test_sequence_length_out_of_range():
     with pytest.raises(ValueError, match="sequence_length=2"):
         workloads.get("sst2_bert", sequence_length=2)
+
+
+def test_records_of_minilm_keep_their_names(minilm):
+    workload = workloads.get("sst2_bert", preset=minilm)
+    assert workload.options["encoder"] == "MiniLM"
+    assert "encoder_digest" not in workload.options
 
 
 @pytest.mark.large

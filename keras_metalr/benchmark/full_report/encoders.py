@@ -28,11 +28,12 @@ def default_encoder(budget: str, output: Path) -> str:
         ValueError: If MiniLM is not installed.
     """
     if budget == "smoke":
-        folder = str(output / "tiny-random-bert")
-        # The same weights at every call: runs that are there stay valid.
-        keras.utils.set_random_seed(0)
-        save_tiny_bert(folder)
-        return folder
+        folder = output / "tiny-random-bert"
+        # The same files at every call: runs that are there stay valid.
+        if not (folder / "assets" / "tokenizer" / "vocabulary.txt").is_file():
+            keras.utils.set_random_seed(0)
+            save_tiny_bert(folder)
+        return str(folder)
     if budget == "full":
         return DEFAULT_PRESET
     found = importlib.util.find_spec(_MINILM_MODULE)

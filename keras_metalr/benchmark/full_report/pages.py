@@ -31,6 +31,7 @@ from keras_metalr.benchmark.large_nets.page import COLUMNS
 from keras_metalr.benchmark.large_nets.page import HEADS
 from keras_metalr.benchmark.large_nets.page import sections
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_records
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.tables import NOT_MEASURED
@@ -66,6 +67,9 @@ def write_pages(results: Path, folder: Path) -> list[Path]:
 
     Returns:
         List of the paths that were written.
+
+    Raises:
+        ValueError: If there is no such folder of parts.
     """
     blocks = _blocks(results, folder)
     drawings = {b.name: b.svg() for b in blocks if isinstance(b, Figure)}
@@ -110,6 +114,7 @@ def stale_pages(results: Path, folder: Path) -> list[Path]:
 
 
 def _blocks(results: Path, folder: Path) -> list[Block]:
+    check_records(results)
     parts = load_all(results)
     source = Source(Path(os.path.relpath(results, folder)).as_posix())
     blocks: list[Block] = [

@@ -116,6 +116,9 @@ class Choices:
         seeds: Integer, seeds of the two primary tasks. Defaults to `None`, the
             budget's number.
         download: Boolean, whether data may be downloaded. Defaults to `False`.
+
+    Raises:
+        ValueError: If the controller's name is that of another.
     """
 
     output: Path
@@ -123,3 +126,11 @@ class Choices:
     controller: str = "general"
     seeds: int | None = None
     download: bool = False
+
+    def __post_init__(self) -> None:
+        if Path(self.controller).name == FITTED:
+            raise ValueError(
+                f"A controller named {FITTED!r} is taken for the one that "
+                "phase 2 fits. Rename its folder. Received: "
+                f"controller={self.controller!r}."
+            )

@@ -99,24 +99,38 @@ def sections(folder: Path) -> list[Section]:
     found = []
     for name, task in TASKS.items():
         made = [r for r in records if r["task"] == name]
-        devices = [environment_text(r["environment"]) for r in made]
-        for device in sorted(set(devices)):
-            rows = [
-                r for r, d in zip(made, devices, strict=True) if d == device
-            ]
-            marks = {r["controller"] for r in rows if r["method"] == "metalr"}
+        # What was trained on what: figures of two are not averaged.
+        kinds = [(environment_text(r["environment"]), r["note"]) for r in made]
+        for kind in sorted(set(kinds)):
+            rows = [r for r, k in zip(made, kinds, strict=True) if k == kind]
+            mark = _newest_mark(rows)
+            # Schedules have none.
+            rows = [r for r in rows if r["controller"] in ("", mark)]
+            device, note = kind
             found.append(
                 Section(
                     title=task.title,
                     lead=f"{rows[0]['num_steps']} steps of {task.batch_size}, "
-                    f"{device} ({rows[0]['note']}).",
+                    f"{device} ({note}).",
                     rows=list(_rows(task, rows)),
-                    is_of_another=bool(
-                        marks - {controller_mark("general", digits=8)}
-                    ),
+                    is_of_another=mark not in ("", _shipped_mark()),
                 )
             )
     return found
+
+
+def _newest_mark(records: list[dict[str, Any]]) -> str:
+    """Of the controller and rule that ship; else of the latest rule."""
+
+    def age(mark: str) -> tuple[bool, int, str]:
+        return mark == _shipped_mark(), int(mark.rpartition("-rule")[2]), mark
+
+    marks = {r["controller"] for r in records} - {""}
+    return max(marks, key=age, default="")
+
+
+def _shipped_mark() -> str:
+    return controller_mark("general", digits=8)
 
 
 def _rows(

@@ -15,6 +15,7 @@ from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.peers.packed import PAGE
 from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import load_packed
+from keras_metalr.benchmark.peers.packed import no_plan
 from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
@@ -49,18 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.page.parent
     try:
         packed = load_packed(arguments.records)
+        if packed is None:
+            raise ValueError(no_plan(arguments.records))
         text = page(packed)
         if not arguments.check:
             write_text(arguments.page, text)
-            if packed is not None:
-                write_figures(packed, folder)
+            write_figures(packed, folder)
             return 0
         is_fresh = read_text(arguments.page) == text
     except PAGE_ERRORS as error:
         return report_error(error)
-    names = () if packed is None else FIGURES
     stale = [] if is_fresh else [arguments.page]
-    stale += [folder / name for name in names if not (folder / name).is_file()]
+    stale += [path for name in FIGURES if not (path := folder / name).is_file()]
     if stale:
         return report_stale(", ".join(map(str, stale)), COMMAND)
     return 0

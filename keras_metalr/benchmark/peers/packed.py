@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
+import keras
+
 from keras_metalr.benchmark.peers.cell import FORMAT_VERSION
 from keras_metalr.benchmark.peers.cell import identity
 from keras_metalr.benchmark.peers.cell import path_of
@@ -103,11 +105,23 @@ def unpack(folder: Path, runs: Path) -> int:
 
     Returns:
         Integer, how many records were written.
+
+    Raises:
+        ValueError: If there are no packed files, or runs of another backend.
     """
+    if not (folder / PLAN_FILE).is_file():
+        raise ValueError(no_plan(folder))
     plan = load_plan(folder)
     environments = json.loads(
         (folder / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
     )
+    backend = keras.backend.backend()
+    others = {e["backend"] for e in environments.values()} - {backend}
+    if others:
+        raise ValueError(
+            f"The runs in {folder} are of the backend {sorted(others)}, not "
+            f"{backend!r}, and no part of a benchmark on it."
+        )
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for workload in plan.workloads:
         text = _path(folder, workload).read_text(encoding="utf-8")
@@ -135,6 +149,14 @@ def unpack(folder: Path, runs: Path) -> int:
     if not (runs / TIMING_FILE).is_file():
         shutil.copyfile(folder / TIMING_FILE, runs / TIMING_FILE)
     return count
+
+
+def no_plan(folder: Path) -> str:
+    """What is said where there are no packed files."""
+    return (
+        f"There are no packed runs in {str(folder)!r} (no {PLAN_FILE}). Name "
+        "their folder, or run this in a checkout."
+    )
 
 
 def _key(config: Mapping[str, Any]) -> tuple[Any, ...]:

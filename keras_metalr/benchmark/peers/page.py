@@ -52,9 +52,6 @@ _HEAD = """# Side by side
 Written by `python -m keras_metalr.benchmark.peers` from the records; do not
 edit. Every method trains the same Keras models on the same batches, on JAX.
 """
-_EMPTY = """
-There are no records yet. `python scripts/benchmark.py --set cpu` makes them.
-"""
 _READING = """
 How to read it. A method starts from {scales} times its own start. That is its
 tuned rate (column *trials*: {trials} runs on each workload, the same rates for
@@ -116,14 +113,12 @@ def write_figures(packed: Packed, folder: Path) -> None:
         figure.savefig(folder / name, dpi=110)
 
 
-def page(packed: Packed | None) -> str:
+def page(packed: Packed) -> str:
     """The page in Markdown.
 
     Args:
-        packed: `Packed`, or `None` when there are no records yet.
+        packed: `Packed`.
     """
-    if packed is None:
-        return _HEAD + _EMPTY
     plan, records, timing = packed
     table = rows(plan, records, timing)
     goals = targets(plan, records)
@@ -294,7 +289,9 @@ def _regret_texts(plan: Plan, regrets: np.ndarray) -> list[str]:
 
 def _with_interval(regrets: np.ndarray, statistic: Any) -> str:
     low, high = bootstrap_interval(regrets, statistic)
-    return f"{statistic(regrets):.2f} [{low:.2f}, {high:.2f}]"
+    text = f"{statistic(regrets):.2f}"
+    # One seed has none.
+    return text if math.isnan(low) else f"{text} [{low:.2f}, {high:.2f}]"
 
 
 def _apart(plan: Plan, table: Sequence[Row]) -> list[str]:
@@ -401,10 +398,9 @@ def _part_text(plan: Plan) -> list[str]:
     ]
 
 
-def _made_with(plan: Plan, records: Mapping[Any, Any]) -> str:
+def _made_with(plan: Plan, records: Records) -> str:
     every = [record for cell in records.values() for record in cell]
     texts = sorted({environment_text(r["environment"]) for r in every})
-    notes = sorted({r["data_note"] for r in every if r["data_note"]})
     revisions = sorted(
         {_short(str(r["environment"]["git_revision"])) for r in every}
     )
@@ -412,9 +408,24 @@ def _made_with(plan: Plan, records: Mapping[Any, Any]) -> str:
         *_part_text(plan),
         f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
         f"{', '.join(revisions)}.",
-        *(f"Data: {note}." for note in notes),
+        *data_notes(records),
     ]
     return "\n".join(lines) + "\n"
+
+
+def data_notes(records: Records) -> list[str]:
+    """How data differ from what the names of workloads promise, a line each.
+
+    Args:
+        records: Mapping from (workload, method) to the records of its sweep.
+    """
+    found = {
+        (workload, record["data_note"])
+        for (workload, _), cell in records.items()
+        for record in cell
+        if record["data_note"]
+    }
+    return [f"Data of `{name}`: {note}." for name, note in sorted(found)]
 
 
 def _short(revision: str) -> str:

@@ -19,6 +19,7 @@ from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
 from keras_metalr.benchmark.peers.summary import counted_losses
+from keras_metalr.workloads.suite import SUITE
 
 JOBLIB_BACKENDS = ("loky", "dask", "sequential")
 _MISSING = (
@@ -55,6 +56,8 @@ def make_all(
             terminal.
 
     Raises:
+        DataNotAvailableError: If the data of a workload are missing; found
+            before the first run, unless other machines are to make it.
         ImportError: If joblib, or for `"dask"` Dask, is missing.
         ValueError: If `joblib_backend` is unknown, or does not go with
             `cluster`.
@@ -69,6 +72,9 @@ def make_all(
             "`cluster` goes with `joblib_backend='dask'`. Received: "
             f"cluster={cluster!r}, joblib_backend={joblib_backend!r}."
         )
+    if cluster is None:
+        for name in plan.workloads:
+            SUITE[name].load_data()
     console = console or Console()
     output = output.resolve()
     make = _Maker(output, num_processes, joblib_backend, console)

@@ -223,6 +223,7 @@ def test_numbers_by_hand(written):
 
 
 def test_nothing_measured(tmp_path):
+    (tmp_path / "results").mkdir()
     write_pages(tmp_path / "results", tmp_path / "pages")
     assert _markdown(tmp_path).count(NOT_MEASURED) == 6
     assert stale_pages(tmp_path / "results", tmp_path / "pages") == []
@@ -270,3 +271,12 @@ def test_damaged_file_is_one_line(copied, capsys):
     error = capsys.readouterr().err.strip()
     assert "sst2.json holds no part of the report" in error
     assert "\n" not in error
+
+
+def test_without_the_parts_no_page_is_emptied(copied, capsys):
+    text = _markdown(copied)
+    (copied / "results").rename(copied / "elsewhere")
+    for flags in ((), ("--check",)):
+        assert command.main(_arguments(copied, *flags)) == 2
+        assert "There is no folder of records" in capsys.readouterr().err
+    assert _markdown(copied) == text

@@ -21,14 +21,16 @@ from keras_metalr.benchmark.peers import schedule
 from keras_metalr.benchmark.peers import store
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers import timing
+from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
 from keras_metalr.workloads.suite import SUITE
+from keras_metalr.workloads.workload import DataNotAvailableError
 
 ENVIRONMENT = {
-    "backend": "jax",
+    "backend": keras.backend.backend(),
     "versions": {"jax": "0.10", "keras": "3.15"},
     "accelerator": None,
     "num_cores": 2,
@@ -137,6 +139,27 @@ def test_a_part_of_the_set_is_named_on_the_page(folder):
     text = page(packed.load_packed(folder))
     assert "So far 1 of the 14 workloads and 2 of the 5 seeds" in text
     assert "missing: cancer_gated, " in text
+
+
+def test_one_seed_has_no_interval(folder):
+    plan, records, measured = packed.load_packed(folder)
+    plan = dataclasses.replace(plan, seeds=1)
+    records = {
+        key: [r for r in found if r["config"]["seed"] == 0]
+        for key, found in records.items()
+    }
+    text = main_table(plan, summary.rows(plan, records, measured), records)
+    assert "nan" not in text and "| metalr | -0.10 | -0.10 |" in text
+
+
+def test_a_copy_of_the_data_is_named_with_its_workload(folder):
+    path = folder / "wine_linear.jsonl"
+    text = path.read_text(encoding="utf-8")
+    note = '"data_note":"lossy copy"'
+    path.write_text(text.replace('"data_note":""', note), encoding="utf-8")
+    line = "Data of `wine_linear`: lossy copy."
+    assert line in page(packed.load_packed(folder))
+    assert peers_table(folder).endswith(line)
 
 
 def test_rows_by_hand(folder):
@@ -263,6 +286,31 @@ def test_runs_of_another_controller_are_not_unpacked(
     assert packed.unpack(folder, tmp_path / "unpacked") == 2 * 2 + 2 * 2 * 2
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: write_json(
+                folder / packed.ENVIRONMENTS_FILE,
+                {"abc": {**ENVIRONMENT, "backend": "other"}},
+            ),
+            r"of the backend \['other'\], not",
+        ),
+        (
+            lambda folder: (folder / store.PLAN_FILE).unlink(),
+            "There are no packed runs in",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_not_unpacked(
+    folder, tmp_path, change, message
+):
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        packed.unpack(folder, tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked").exists()
+
+
 def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     target = tmp_path / "benchmark.md"
@@ -353,9 +401,14 @@ def test_a_schedule_lasts_the_whole_run(tmp_path):
         assert abs(steps - plan.share * workload.epochs * epoch) <= 2
 
 
-def test_page_without_records(tmp_path):
+def test_without_the_records_no_page_is_emptied(tmp_path, capsys):
     assert packed.load_packed(tmp_path) is None
-    assert "no records yet" in page(None)
+    path = tmp_path / "benchmark.md"
+    path.write_text("a page")
+    flags = ["--records", str(tmp_path), "--page", str(path)]
+    assert command.main(flags) == command.main([*flags, "--check"]) == 2
+    assert capsys.readouterr().err.count("There are no packed runs in") == 2
+    assert path.read_text() == "a page"
 
 
 def test_a_folder_keeps_its_plan(tmp_path):
@@ -395,6 +448,20 @@ def test_an_unknown_joblib_backend_is_refused(tmp_path):
 def test_a_cluster_needs_its_backend(tmp_path):
     with pytest.raises(ValueError, match="goes with `joblib_backend='dask'`"):
         schedule.make_all(PLAN, tmp_path, cluster="tcp://127.0.0.1:8786")
+
+
+def test_data_that_are_missing_are_found_before_the_first_run(
+    tmp_path, monkeypatch
+):
+    def refuse():
+        raise DataNotAvailableError("no wine")
+
+    entry = dataclasses.replace(SUITE["wine_linear"], load_data=refuse)
+    monkeypatch.setitem(SUITE, "wine_linear", entry)
+    plan = dataclasses.replace(PLAN, workloads=("digits_dense", "wine_linear"))
+    with pytest.raises(DataNotAvailableError, match="no wine"):
+        schedule.make_all(plan, tmp_path, joblib_backend="sequential")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.large

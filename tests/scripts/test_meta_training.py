@@ -1,0 +1,31 @@
+"""The script of meta-training: what it refuses."""
+
+import keras
+import pytest
+
+from tests.scripts.running import call_main
+
+if keras.backend.backend() != "jax":
+    pytest.skip("meta-training runs on JAX alone", allow_module_level=True)
+
+
+def test_a_preset_is_scored_again_as_it_was_trained(tmp_path, capsys):
+    arguments = ("--score-again", "--output", tmp_path)
+    with pytest.raises(SystemExit):
+        call_main("meta_train.py", *arguments, "--pairs", 2, "--start", "a")
+    error = capsys.readouterr().err
+    assert "leave ['--start', '--pairs'] out" in error
+
+
+def test_other_data_than_a_folder_keeps_are_one_line(tmp_path, capsys):
+    (tmp_path / "data.json").write_text('["digits"]')
+    with pytest.raises(SystemExit) as caught:
+        call_main(
+            "meta_train.py",
+            *("--output", tmp_path / "a", "--work", tmp_path),
+            *("--data", "digits", "sst2"),
+        )
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert "keeps the data sets ['digits'], not ['digits', 'sst2']" in error
+    assert "\n" not in error
