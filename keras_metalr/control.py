@@ -5,6 +5,7 @@ after it:          what moved, how far; the interval's sums
 end of the step:   a decision, where one is due
 """
 
+import functools
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -211,15 +212,7 @@ class RunControl:
                 self._bad(before["loss"], finite),
             )
             if self._starting():
-                # At a rate of 0, where a schedule may begin, nothing moves.
-                at_a_rate = ops.cast(before["rate"] > 0.0, "float32")
-                taken = self._counters()[STEP] + 1
-                scalars = safe_start.advance(
-                    scalars,
-                    measured,
-                    moved * at_a_rate,
-                    ops.cast(taken >= self._longest_start, "float32"),
-                )
+                scalars = self._advance_start(scalars, measured, moved)
             state.write(scalars)
             # Where the host knows the first step, no other writes this.
             if self._context.host_first is not False:
@@ -232,20 +225,23 @@ class RunControl:
             )
         for rate in self._rates:
             rate.release()
-
-        def promised_drop(weights: Mapping[int, Tensor]) -> Tensor:
-            updated = [
-                weights[id(variable)]
-                if id(variable) in weights
-                # What is no part of the model, or has just been frozen.
-                else backend.read(variable)
-                for variable in self._variables
-            ]
-            products = inner_products(before["gradients"], updated)
-            return ops.sum(before["products"] - products) / before["scale"]
-
+        promised_drop = functools.partial(self._promised_drop, before)
         self._context.promised_drop = promised_drop
         self._context.applied = True
+
+    def _promised_drop(
+        self, before: dict[str, Any], weights: Mapping[int, Tensor]
+    ) -> Tensor:
+        """The drop in loss that the gradient promised for these weights."""
+        updated = [
+            weights[id(variable)]
+            if id(variable) in weights
+            # What is no part of the model, or has just been frozen.
+            else backend.read(variable)
+            for variable in self._variables
+        ]
+        products = inner_products(before["gradients"], updated)
+        return ops.sum(before["products"] - products) / before["scale"]
 
     def _masked(
         self,
@@ -276,6 +272,20 @@ class RunControl:
         """Whether the safe start is, or may be, going on."""
         host = self._context.host_starting
         return self._settings.safe_start and host is not False
+
+    def _advance_start(
+        self, scalars: Scalars, measured: Scalars, moved: Tensor
+    ) -> Scalars:
+        """The safe start, one step further."""
+        # At a rate of 0, where a schedule may begin, nothing moves.
+        at_a_rate = ops.cast(measured["learning_rate"] > 0.0, "float32")
+        taken = self._counters()[STEP] + 1
+        return safe_start.advance(
+            scalars,
+            measured,
+            moved * at_a_rate,
+            ops.cast(taken >= self._longest_start, "float32"),
+        )
 
     def _may_be_out_of_bounds(self) -> bool:
         """Whether the rate may have left its limits since the last decision.

@@ -272,12 +272,7 @@ def decide(
     log_multiplier = scalars["log_multiplier"]
     target, rollback = log_multiplier + moved, ops.zeros_like(moved)
     if settings.guard:
-        books, rollback, cut = guard_rule.assess(
-            new, summary, log_multiplier, until_restored
-        )
-        new.update(guard_rule.forgive(books, rollback))
-        target = ops.where(rollback > 0.5, cut, target)
-        target = ops.minimum(target, new["log_ceiling"])
+        new, target, rollback = _guarded(new, summary, target, until_restored)
     # Where nothing moves, the multiplier stays bit for bit what it was.
     still = ops.logical_and(
         ops.equal(moved, 0.0), ops.equal(target, log_multiplier)
@@ -316,6 +311,26 @@ def bounded(
         math.log(settings.min_learning_rate) - log_base,
         math.log(settings.max_learning_rate) - log_base,
     )
+
+
+def _guarded(
+    scalars: Scalars,
+    summary: Scalars,
+    target: Tensor,
+    until_restored: Tensor | float,
+) -> tuple[Scalars, Tensor, Tensor]:
+    """What the guard makes of a decision.
+
+    Returns:
+        Tuple of the new scalars, the log of the multiplier that the run may go
+        on with, and 1.0 where the weights go back, else 0.0.
+    """
+    books, rollback, cut = guard_rule.assess(
+        scalars, summary, scalars["log_multiplier"], until_restored
+    )
+    new = guard_rule.forgive(books, rollback)
+    target = ops.where(rollback > 0.5, cut, target)
+    return new, ops.minimum(target, new["log_ceiling"]), rollback
 
 
 def _log_rate(scalars: Scalars) -> Tensor:

@@ -120,20 +120,7 @@ def assess(
     best_log_multiplier = ops.where(
         better, log_multiplier, guard["best_log_multiplier"]
     )
-    level = ops.minimum(summary["loss_fast"], summary["loss"])
-    rise = level - best
-    early = summary["decisions"] <= MIN_DECISIONS
-    noise = 4.0 * guard["calm_deviation"]
-    size = ops.maximum(ops.abs(summary["loss_first"]), ops.abs(best))
-    gained = 0.5 * (summary["loss_first"] - best)
-    margin = ops.maximum(ops.maximum(gained, noise), 0.05 * ops.abs(best))
-    # The first losses may be lucky ones: only an enormous rise tells then.
-    exploded = rise > ops.where(
-        early, EARLY_EXPLOSION * size, ops.maximum(2.0 * size, noise)
-    )
-    high = ops.logical_or(
-        exploded, ops.logical_and(ops.logical_not(early), rise > margin)
-    )
+    high, exploded = _too_high(guard, summary, best)
     high = ops.cast(ops.logical_and(settled, high), "float32")
     weight = 1.0 + ops.cast(exploded, "float32")
     high_decisions = high * (guard["high_decisions"] + weight)
@@ -143,12 +130,7 @@ def assess(
     calm_deviation = guard["calm_deviation"] + ops.where(
         calm, share * (deviation - guard["calm_deviation"]), 0.0
     )
-    # Bad steps that go on after a rollback are the data's fault: going back
-    # again would change nothing.
-    broken = ops.logical_and(
-        guard["consecutive_bad"] >= BROKEN_STEPS,
-        guard["good_since_rollback"] > 0.5,
-    )
+    broken = _broken(guard)
     ruined = high_decisions >= RUINED_DECISIONS
     back = ops.logical_and(
         ops.logical_and(settled, ops.logical_or(broken, ruined)),
@@ -180,6 +162,37 @@ def assess(
         new,
         ops.cast(back, "float32"),
         ops.where(back, cut, log_multiplier),
+    )
+
+
+def _too_high(
+    guard: dict[str, Tensor], summary: dict[str, Tensor], best: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether the loss is far above its best; and whether it has exploded."""
+    level = ops.minimum(summary["loss_fast"], summary["loss"])
+    rise = level - best
+    early = summary["decisions"] <= MIN_DECISIONS
+    noise = 4.0 * guard["calm_deviation"]
+    size = ops.maximum(ops.abs(summary["loss_first"]), ops.abs(best))
+    gained = 0.5 * (summary["loss_first"] - best)
+    margin = ops.maximum(ops.maximum(gained, noise), 0.05 * ops.abs(best))
+    # The first losses may be lucky ones: only an enormous rise tells then.
+    exploded = rise > ops.where(
+        early, EARLY_EXPLOSION * size, ops.maximum(2.0 * size, noise)
+    )
+    high = ops.logical_or(
+        exploded, ops.logical_and(ops.logical_not(early), rise > margin)
+    )
+    return high, exploded
+
+
+def _broken(guard: dict[str, Tensor]) -> Tensor:
+    """Whether step after step was without a finite loss."""
+    # Bad steps that go on after a rollback are the data's fault: going back
+    # again would change nothing.
+    return ops.logical_and(
+        guard["consecutive_bad"] >= BROKEN_STEPS,
+        guard["good_since_rollback"] > 0.5,
     )
 
 

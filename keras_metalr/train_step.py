@@ -72,18 +72,27 @@ def measured_train_step(
     model: keras.Model, optimizer: MeasuredOptimizer
 ) -> Callable[..., Any]:
     """The model's `train_step`, measured; same signature on each backend."""
+    # Once the first step has built all layers.
+    resolution = functools.cache(lambda: _resolution(model))
+    make = _stateless_step if backend.name() == "jax" else _stateful_step
+    return make(model, optimizer, resolution)
+
+
+def _stateful_step(
+    model: keras.Model,
+    optimizer: MeasuredOptimizer,
+    resolution: Callable[[], float],
+) -> Callable[[Any], dict[str, Tensor]]:
+    """From a batch to the logs: TensorFlow and torch."""
     # A graph of its own (`tf.function`) would hide what is measured within.
     original = getattr(model.train_step, "python_function", model.train_step)
     compute_loss = model.compute_loss
     context = optimizer.step_context
-    # Once the first step has built all layers.
-    resolution = functools.cache(lambda: _resolution(model))
-
     # Found once, not at every eager step; TensorFlow may yet have to build the
     # model, and then finds it as it traces.
     found = find_step_state(model) if is_built(model) else None
 
-    def stateful(data: Any) -> dict[str, Tensor]:
+    def train_step(data: Any) -> dict[str, Tensor]:
         state = found or find_step_state(model)
         with backend.measuring():
             # On torch what is random is drawn on the host: kept where needed.
@@ -114,40 +123,52 @@ def measured_train_step(
 
         if optimizer.settings.guard:
             with backend.measuring():
-                bad = optimizer.control.state.read()["bad"]
-                before.put_back_unless(bad < 0.5)
+                before.put_back_unless(_is_kept(optimizer))
         extra = optimizer.finish_step(try_again, resolution())
         return {**logs, **extra}
 
-    def stateless(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
+    return train_step
+
+
+def _stateless_step(
+    model: keras.Model,
+    optimizer: MeasuredOptimizer,
+    resolution: Callable[[], float],
+) -> Callable[[tuple, Any], tuple[dict[str, Tensor], tuple]]:
+    """From all state and a batch to the logs and all state: JAX."""
+    original, compute_loss = model.train_step, model.compute_loss
+    context = optimizer.step_context
+
+    def train_step(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
         with context.step():
             logs, (weights, others, slots, metrics) = original(state, data)
         _check_applied(model, context.applied)
         others = list(others)
+        mapping = list(zip(optimizer.variables, slots, strict=True))
         if optimizer.settings.guard:
-            kept = _not_bad(optimizer, slots)
+            with keras.StatelessScope(state_mapping=mapping):
+                kept = _is_kept(optimizer)
             statistics = set(map(id, running_statistics(model)))
             for i, variable in enumerate(model.non_trainable_variables):
                 if id(variable) in statistics:
                     others[i] = ops.where(kept, others[i], state[1][i])
-        mapping = list(zip(optimizer.variables, slots, strict=True))
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            extra = optimizer.finish_step(
-                lambda: _replay(
-                    model,
-                    compute_loss,
-                    data,
-                    context,
-                    weights,
-                    state[1],
-                    metrics,
-                ),
-                resolution(),
+
+        def try_again() -> tuple[Tensor, Tensor]:
+            return _replay(
+                model, compute_loss, data, context, weights, state[1], metrics
             )
+
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            extra = optimizer.finish_step(try_again, resolution())
         slots = [scope.get_current_value(v) for v in optimizer.variables]
         return {**logs, **extra}, (weights, others, slots, metrics)
 
-    return stateless if backend.name() == "jax" else stateful
+    return train_step
+
+
+def _is_kept(optimizer: MeasuredOptimizer) -> Tensor:
+    """Whether what the step made of running statistics stays."""
+    return optimizer.control.state.read()["bad"] < 0.5
 
 
 def is_built(model: keras.Model) -> bool:
@@ -187,12 +208,6 @@ def _check_applied(model: keras.Model, applied: bool) -> None:
             "MetaLR to control. Call `self.optimizer.apply_gradients(...)` "
             "(`self.optimizer.stateless_apply(...)` on JAX) in it."
         )
-
-
-def _not_bad(optimizer: MeasuredOptimizer, slots: Sequence[Tensor]) -> Tensor:
-    mapping = list(zip(optimizer.variables, slots, strict=True))
-    with keras.StatelessScope(state_mapping=mapping):
-        return optimizer.control.state.read()["bad"] < 0.5
 
 
 def _replay(

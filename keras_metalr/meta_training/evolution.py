@@ -65,22 +65,8 @@ def evolve(
         ValueError: if the checkpoint is of other arenas, another start or
             another configuration.
     """
-    from evosax.algorithms import Open_ES
-    from evosax.core.fitness_shaping import standardize_fitness_shaping_fn
-
     vector = ControllerVector(start)
-    rate = optax.cosine_decay_schedule(
-        config.learning_rate, config.num_generations, 0.05
-    )
-    strategy = Open_ES(
-        population_size=2 * config.num_pairs,
-        solution=vector.start,
-        optimizer=optax.adam(rate),
-        std_schedule=optax.linear_schedule(
-            config.sigma, config.final_sigma, config.num_generations
-        ),
-        fitness_shaping_fn=standardize_fitness_shaping_fn,
-    )
+    strategy = _strategy(config, vector)
     params = strategy.default_params
     key = jax.random.key(config.seed)
     state = strategy.init(key, vector.start, params)
@@ -119,6 +105,25 @@ def evolve(
         if checkpoint is not None and (last or done % SAVE_EVERY == 0):
             save_tree(checkpoint, (state, done), origin)
     return vector.to_controller(state.mean)
+
+
+def _strategy(config: EvolutionConfig, vector: ControllerVector) -> Any:
+    """evosax's, its spread and its rate falling over the run."""
+    from evosax.algorithms import Open_ES
+    from evosax.core.fitness_shaping import standardize_fitness_shaping_fn
+
+    rate = optax.cosine_decay_schedule(
+        config.learning_rate, config.num_generations, 0.05
+    )
+    return Open_ES(
+        population_size=2 * config.num_pairs,
+        solution=vector.start,
+        optimizer=optax.adam(rate),
+        std_schedule=optax.linear_schedule(
+            config.sigma, config.final_sigma, config.num_generations
+        ),
+        fitness_shaping_fn=standardize_fitness_shaping_fn,
+    )
 
 
 def progress_line(
