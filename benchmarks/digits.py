@@ -9,7 +9,6 @@ made again, so an interrupted call goes on where it was.
 """
 
 import argparse
-import logging
 import os
 import pathlib
 import sys
@@ -24,6 +23,7 @@ from rich.table import Table
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark.command_line import check_published
+from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_published(
         parser, arguments, ("output",), ("seeds", "rates", "epochs")
     )
-    # TensorFlow warns that functions are traced anew: each run has its model.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    quiet_tensorflow()
     output = arguments.output or RESULTS / _folder_name(arguments.optimizer)
     try:
         claim_folder(output)

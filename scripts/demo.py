@@ -6,7 +6,6 @@ TensorFlow Datasets has it already (nothing is downloaded).
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -24,16 +23,15 @@ FASHION_MNIST_COMMAND = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs, print the table, save the picture."""
     arguments = _parser().parse_args(argv)
-    # TensorFlow tells of CPU features, and of functions that are traced more
-    # than once; here each run has its own model.
+    # TensorFlow tells of CPU features.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from rich.console import Console
 
     from keras_metalr import plotting
     from keras_metalr.benchmark import command_line
     from keras_metalr.benchmark.records import check_folder
 
+    command_line.quiet_tensorflow()
     console = Console()
     # Everything that can be missing is looked for before the first run.
     try:

@@ -11,7 +11,6 @@ there already are not made again, so an interrupted call goes on where it was.
 """
 
 import argparse
-import logging
 import os
 import shutil
 import sys
@@ -25,6 +24,7 @@ from rich.console import Console
 from keras_metalr import plotting
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import check_controller
+from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.encoders import default_encoder
@@ -50,8 +50,7 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing, then the pages."""
     arguments = _parser().parse_args(argv)
-    # TensorFlow warns that functions are traced anew: each run has its model.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    quiet_tensorflow()
     console = Console()
     output = arguments.output or Path(f"runs/report-{arguments.budget}")
     # Everything that can be missing is looked for before the first run.

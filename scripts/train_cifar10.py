@@ -9,12 +9,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from keras_metalr import workloads
+from keras_metalr.benchmark import command_line
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and make the run."""
-    from keras_metalr import workloads
-    from keras_metalr.benchmark import command_line
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,7 +11,6 @@ interrupted call goes on where it was.
 """
 
 import argparse
-import logging
 import os
 import pathlib
 import sys
@@ -28,6 +27,7 @@ from keras_metalr.benchmark.ablation import ablation_jobs
 from keras_metalr.benchmark.ablation import ablation_table
 from keras_metalr.benchmark.ablation import summarize
 from keras_metalr.benchmark.command_line import check_controller
+from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import claim_folder
@@ -38,8 +38,7 @@ from keras_metalr.workloads.report_mlp import VARIANTS
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print what came out."""
     arguments = _parser().parse_args(argv)
-    # TensorFlow warns that functions are traced anew: each run has its model.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    quiet_tensorflow()
     console = Console()
     # Everything that can be missing is looked for before the first run.
     try:

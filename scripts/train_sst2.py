@@ -9,13 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from keras_metalr import workloads
+from keras_metalr.benchmark import command_line
+from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and make the run."""
-    from keras_metalr import workloads
-    from keras_metalr.benchmark import command_line
-    from keras_metalr.workloads.sst2_bert import DEFAULT_PRESET
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,7 @@
 """What scripts share: their flags, one run, one-line errors, their command."""
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import RESULTS_LINE
 from keras_metalr.benchmark.text import environment_text
+from keras_metalr.controller import Controller
 from keras_metalr.workloads.optimizers import OPTIMIZER_NAMES
 from keras_metalr.workloads.workload import DataNotAvailableError
 from keras_metalr.workloads.workload import Workload
@@ -171,6 +173,14 @@ def run_from_arguments(
     return 0
 
 
+def quiet_tensorflow() -> None:
+    """TensorFlow is not to warn of functions that are traced anew.
+
+    Where many runs are made, each has its own model.
+    """
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
 def report_error(error: Exception) -> int:
     """Print an error on one line; return the exit code for it."""
     # The text of a KeyError is the key alone.
@@ -217,8 +227,6 @@ def check_controller(controller: str) -> None:
     Raises:
         ValueError: If the preset is missing or damaged.
     """
-    from keras_metalr.controller import Controller
-
     Controller.from_preset(controller)
 
 

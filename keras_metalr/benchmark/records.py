@@ -43,8 +43,6 @@ class RunResult:
         data_note: String, `Data.note` of the examples.
         path: Path of the file, or `None` when nothing was written.
         resumed: Boolean, whether it was read back and not run.
-        trace: The `keras_metalr.Trace` of a run with MetaLR that was made
-            just now, or `None`. Not part of the file.
     """
 
     config: dict[str, Any]
@@ -56,7 +54,6 @@ class RunResult:
     data_note: str = ""
     path: Path | None = None
     resumed: bool = False
-    trace: Any = field(default=None, compare=False, repr=False)
 
     @property
     def diverged(self) -> bool:

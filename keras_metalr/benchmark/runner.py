@@ -231,11 +231,7 @@ def _train(
         epochs * steps_per_epoch,
         **choices["method_options"],
     )
-    model.compile(
-        optimizer=workload.make_optimizer(competitor.learning_rate),
-        loss=workload.loss,
-        metrics=list(workload.metrics),
-    )
+    workload.compile(model, competitor.learning_rate)
     counts = choices.get("evaluation_examples", ())
     evaluations = _evaluations("before training", model, data, choices, counts)
     step_losses = StepLosses() if choices["record_steps"] else None
@@ -305,7 +301,6 @@ def _record(
             **_score(history, choices["target_accuracy"], step_losses),
         },
         data_note=data.note,
-        trace=trace,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -116,6 +116,6 @@ def mean_and_interval(
             "Intervals need SciPy. Install it with `pip install scipy`."
         ) from error
     low, high = stats.t.interval(
-        _CONFIDENCE, len(array) - 1, loc=mean, scale=spread
+        CONFIDENCE, len(array) - 1, loc=mean, scale=spread
     )
     return mean, float(low), float(high)

@@ -251,12 +251,21 @@ class Workload:
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
         model = self.build_model()
+        self.compile(model, rate)
+        return model
+
+    def compile(self, model: keras.Model, learning_rate: Any) -> None:
+        """Compile a model that `build_model` returned.
+
+        Args:
+            model: `keras.Model`.
+            learning_rate: Float or a learning rate schedule.
+        """
         model.compile(
-            optimizer=self.make_optimizer(rate),
+            optimizer=self.make_optimizer(learning_rate),
             loss=self.loss,
             metrics=list(self.metrics),
         )
-        return model
 
     def fit_arguments(
         self,

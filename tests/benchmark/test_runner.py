@@ -271,7 +271,7 @@ def test_cosine_warms_up_and_ends_at_zero(digits):
     assert curve["value"][-1] < 1e-3
 
 
-def test_metalr_run_has_the_trace(digits, controller_folder, tmp_path):
+def test_metalr_run_has_curves(digits, controller_folder, tmp_path):
     workload, data = digits
     config = RunConfig(
         method="metalr",
@@ -282,12 +282,13 @@ def test_metalr_run_has_the_trace(digits, controller_folder, tmp_path):
     )
     result = run(workload, config, data=data, output=tmp_path)
     assert math.isfinite(result.results["eval_loss"])
-    assert len(result.trace) > 0
     for name in ("loss", "learning_rate"):
-        assert result.curves[name]["per"] == "decision"
-        np.testing.assert_allclose(
-            result.curves[name]["value"], result.trace[name]
-        )
+        curve = result.curves[name]
+        assert curve["per"] == "decision"
+        assert len(curve["value"]) == len(curve["step"]) > 0
+        assert np.all(np.isfinite(curve["value"]))
+    last = result.curves["learning_rate"]["value"][-1]
+    assert last == pytest.approx(result.history["learning_rate"][-1])
     assert len(result.history["learning_rate"]) == 2
     assert run(workload, config, output=tmp_path).results == result.results
 

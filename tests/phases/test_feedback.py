@@ -45,9 +45,7 @@ def test_a_run_that_leaves_nothing_ends_the_loop(tmp_path):
     # The message that no decision was made, if so short a run makes none.
     with (
         warnings.catch_warnings(),
-        pytest.raises(
-            ValueError, match=r"must be 1 runs in .* after that with"
-        ),
+        pytest.raises(ValueError, match=r"must be 1 runs in .* with seed 7\."),
     ):
         warnings.simplefilter("ignore", UserWarning)
         gather_experience(

@@ -5,7 +5,7 @@ on Loss Changes Leads to Faster Convergence", arXiv 2512.14527. Written from the
 paper's rule and its public description:
 
     loss    mean of the last `window` batch losses
-    better  loss < best - threshold
+    better  loss < best - 1e-6
     more than `patience` better ones in a row:      rate := rate / factor
     more than `patience` not better ones in a row:  rate := rate * factor
 
@@ -24,12 +24,14 @@ from keras_metalr.benchmark.competitors.rate_rules import RateRule
 
 Tensor = Any
 
+# How much better is better.
+_THRESHOLD = 1e-6
+
 
 def greedy(
     factor: float = 0.95,
     patience: int = 10,
     window: int = 50,
-    threshold: float = 1e-6,
     min_rate: float = 1e-7,
     max_rate: float = 1.0,
 ) -> RateRule:
@@ -42,7 +44,6 @@ def greedy(
         factor: Float in (0, 1). Defaults to `0.95`.
         patience: Integer (>= 0), steps. Defaults to `10`.
         window: Integer (>= 1), losses in the mean. Defaults to `50`.
-        threshold: Float (>= 0), how much better is better. Defaults to `1e-6`.
         min_rate: Float, lower limit. Defaults to `1e-7`, as in the authors'
             examples.
         max_rate: Float, upper limit. Defaults to `1.0`.
@@ -75,7 +76,7 @@ def greedy(
         seen = seen + 1.0
         # What was not seen yet is 0 and adds nothing.
         mean = ops.sum(losses) / ops.minimum(seen, float(window))
-        better = mean < best - threshold
+        better = mean < best - _THRESHOLD
         best = ops.where(better, mean, best)
         good = ops.where(better, good + 1.0, 0.0)
         bad = ops.where(better, 0.0, bad + 1.0)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_metalr.benchmark.competitors.rate_rules import warmup_steps
+from keras_metalr.callback import MetaLR
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,6 @@ def metalr(
         num_steps: Integer, steps of the whole run.
         **arguments: Passed to `MetaLR`.
     """
-    from keras_metalr.callback import MetaLR
-
     arguments.setdefault("total_steps", num_steps)
     return Competitor(
         learning_rate, callbacks=(MetaLR(**arguments),), recovers=True

@@ -32,7 +32,6 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
 
     Raises:
         ImportError: If optax is missing.
-        ValueError: On a backend that is not JAX.
     """
 
     def __init__(
@@ -42,11 +41,6 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
         name: str,
         needs_loss: bool = False,
     ) -> None:
-        if keras.backend.backend() != "jax":
-            raise ValueError(
-                f"{name!r} runs on the JAX backend alone. Received: "
-                f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=jax."
-            )
         super().__init__(learning_rate=start, name=name)
         self._transformation = transformation
         self.needs_loss = needs_loss
@@ -109,10 +103,6 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
         for variable, update in zip(variables, updates, strict=True):
             variable.assign_add(update)
         self.iterations.assign_add(1)
-
-    def get_config(self) -> dict[str, Any]:
-        """What Keras's optimizers have in common."""
-        return dict(super().get_config())
 
     def _make(self, start: Any) -> Any:
         try:

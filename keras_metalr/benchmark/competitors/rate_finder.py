@@ -19,15 +19,14 @@ _STOP_FACTOR = 4.0
 _BACKWARD = 10.0
 
 
-def sweep_rates(lowest: float, num_steps: int = NUM_STEPS) -> list[float]:
+def sweep_rates(lowest: float) -> list[float]:
     """Rates from `lowest` to `SPAN` times that, evenly on a log scale.
 
     Args:
         lowest: Float (> 0).
-        num_steps: Integer (>= 2). Defaults to `100`.
     """
-    ratio = SPAN ** (1.0 / (num_steps - 1))
-    return [lowest * ratio**step for step in range(num_steps)]
+    ratio = SPAN ** (1.0 / (NUM_STEPS - 1))
+    return [lowest * ratio**step for step in range(NUM_STEPS)]
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:

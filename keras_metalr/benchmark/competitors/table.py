@@ -25,6 +25,7 @@ from keras_metalr.benchmark.competitors.rate_rules import warmup_steps
 from keras_metalr.benchmark.competitors.steered_optimizer import (
     SteeredOptimizer,
 )
+from keras_metalr.callback import MetaLR
 
 _RATE = "learning rate"
 _HIGHEST_RATE = "highest learning rate"
@@ -52,8 +53,6 @@ def _reduce_on_plateau(setting: Setting) -> tuple[Any, ...]:
 
 
 def _metalr(setting: Setting) -> tuple[Any, ...]:
-    from keras_metalr.callback import MetaLR
-
     return (MetaLR("general", total_steps=setting.num_steps),)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
+from keras_metalr.benchmark.peers import figures
 from keras_metalr.benchmark.peers.packed import Packed
 from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import Plan
@@ -100,8 +101,6 @@ def write_figures(packed: Packed, folder: Path) -> None:
     Raises:
         ImportError: If Matplotlib is missing.
     """
-    from keras_metalr.benchmark.peers import figures
-
     table = rows(*packed)
     for name, figure in (
         (OVERVIEW_FIGURE, figures.overview(packed.plan, table)),

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_metalr.benchmark.scoring import CONFIDENCE
+
 # AlgoPerf's: so many times slower than the fastest is as good as a miss.
 MAX_RATIO = 4.0
-_CONFIDENCE = 0.95
 _NUM_RESAMPLES = 2000
 
 
@@ -124,6 +125,6 @@ def bootstrap_interval(
     generator = np.random.default_rng(0)
     draws = generator.integers(len(values), size=(_NUM_RESAMPLES, len(values)))
     results = [statistic(values[draw]) for draw in draws]
-    tail = 50.0 * (1.0 - _CONFIDENCE)
+    tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(results, [tail, 100.0 - tail], method="nearest")
     return float(low), float(high)

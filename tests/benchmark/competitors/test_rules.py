@@ -32,15 +32,15 @@ def rates_of(rule, start, losses):
 
 
 def test_warmup_cosine_by_hand():
-    # 2 steps of warmup, then half a cosine over 8 steps, from its top.
-    rates = rates_of(rate_rules.warmup_cosine(10, 0.2), 2.0, [0.0] * 11)
-    cosine = [1.0 + math.cos(math.pi * k / 8) for k in range(9)]
+    # 2 steps of warmup, then half a cosine over 18 steps, from its top.
+    rates = rates_of(rate_rules.warmup_cosine(20), 2.0, [0.0] * 21)
+    cosine = [1.0 + math.cos(math.pi * k / 18) for k in range(19)]
     np.testing.assert_allclose(rates, [1.0, 2.0, *cosine], atol=1e-6)
 
 
 def test_warmup_linear_by_hand():
-    rates = rates_of(rate_rules.warmup_linear(6, 1 / 3), 3.0, [0.0] * 7)
-    expected = [1.5, 3.0, 3.0, 2.25, 1.5, 0.75, 0.0]
+    rates = rates_of(rate_rules.warmup_linear(20), 3.0, [0.0] * 21)
+    expected = [1.5, 3.0, *np.linspace(3.0, 0.0, 19)]
     np.testing.assert_allclose(rates, expected, atol=1e-6)
 
 
@@ -83,8 +83,9 @@ def test_greedy_refuses_a_factor_that_is_none():
 
 
 def test_suggested_rate_is_a_tenth_of_the_best():
-    rates = rate_finder.sweep_rates(1e-7, 9)
-    np.testing.assert_allclose(rates, 10.0 ** np.arange(-7, 2), rtol=1e-9)
+    rates = rate_finder.sweep_rates(1e-7)
+    np.testing.assert_allclose(rates, np.geomspace(1e-7, 10, 100), rtol=1e-9)
+    rates = list(10.0 ** np.arange(-7, 2))
     # The mean is lowest at the sixth loss, which the fifth rate (1e-3) led to.
     losses = [4.0, 4.0, 4.0, 3.0, 2.0, 0.1, 9.0, 90.0, 900.0]
     assert rate_finder.suggest_rate(rates, losses) == pytest.approx(1e-4)
@@ -102,7 +103,7 @@ def test_smoothed_losses_stay_within_what_was_seen(losses):
 
 def test_steered_optimizer_takes_the_steps_of_the_rule():
     variable = keras.Variable([1.0], dtype="float32")
-    rule = rate_rules.warmup_linear(4, 0.25)
+    rule = rate_rules.warmup_linear(4)
     optimizer = SteeredOptimizer(keras.optimizers.SGD(9.9), rule, 0.5)
     optimizer.build([variable])
     for _ in range(4):
