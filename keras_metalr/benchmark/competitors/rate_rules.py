@@ -62,13 +62,17 @@ def warmup_steps(num_steps: int, fraction: float = WARMUP_FRACTION) -> int:
     return max(1, round(fraction * num_steps))
 
 
-def warmup_cosine(num_steps: int) -> RateRule:
+def warmup_cosine(
+    num_steps: int, warmup_fraction: float = WARMUP_FRACTION
+) -> RateRule:
     """A linear warmup to the start, then half a cosine down to 0.
 
     Args:
         num_steps: Integer, steps of the whole run.
+        warmup_fraction: Float in [0, 1), the part that warms up. Defaults to
+            `0.1`.
     """
-    return _warmup_then(_half_cosine, num_steps)
+    return _warmup_then(_half_cosine, num_steps, warmup_fraction)
 
 
 def warmup_linear(num_steps: int) -> RateRule:
@@ -77,7 +81,7 @@ def warmup_linear(num_steps: int) -> RateRule:
     Args:
         num_steps: Integer, steps of the whole run.
     """
-    return _warmup_then(lambda after: 1.0 - after, num_steps)
+    return _warmup_then(lambda after: 1.0 - after, num_steps, WARMUP_FRACTION)
 
 
 def one_cycle(num_steps: int) -> RateRule:
@@ -108,9 +112,11 @@ def one_cycle_peak(num_steps: int) -> int:
     return warmup_steps(num_steps, ONE_CYCLE_WARMUP)
 
 
-def _warmup_then(fall: Callable[[Tensor], Tensor], num_steps: int) -> RateRule:
+def _warmup_then(
+    fall: Callable[[Tensor], Tensor], num_steps: int, warmup_fraction: float
+) -> RateRule:
     """A linear warmup, then `fall` of the share of the rest that is over."""
-    warmup = warmup_steps(num_steps)
+    warmup = warmup_steps(num_steps, warmup_fraction)
 
     def shape(step: Tensor) -> Tensor:
         after = _progress(step, warmup, num_steps)
