@@ -52,7 +52,7 @@ constant rates, and a supervised fit on them.
 | rates | {num_rates}, from {low:.0e} to {high:.0e} |
 | seeds | {seeds} |
 | states | {num_states} |
-| fit | {fit}; mean squared error {error:.3f} |
+| fit | {fit}; mean squared error {mean_error:.3f} |
 | hardware | {cpus} CPU cores ({machine}), {backend} backend |
 
 Best constant rates by the final validation loss: {best}.
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     controller = fit_controller(runs, **FIT)
     num_steps = data.steps_per_epoch(usual.batch_size)
     features, targets = dataset(runs)
-    squared_error = controller.evaluate(features, targets, verbose=0)
+    mean_error = controller.evaluate(features, targets, verbose=0)
     best = {
         f"{name} seed {seed}": f"{rate:.3g}"
         for (name, seed), rate in best_rates(runs).items()
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         high=max(arguments.rates),
         seeds=", ".join(map(str, arguments.seeds)),
         num_states=len(features),
-        error=squared_error,
+        mean_error=mean_error,
         cpus=os.cpu_count(),
         machine=platform.machine(),
         backend=keras.backend.backend(),
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command=command_text("scripts/fit_controller.py", argv),
     )
     controller.save_to_preset(str(arguments.output), card=card)
-    print(f"Saved {arguments.output} (mean squared error {squared_error:.3f}).")
+    print(f"Saved {arguments.output} (mean squared error {mean_error:.3f}).")
 
 
 def _collect_all(arguments: argparse.Namespace, data: Data) -> list[Run]:

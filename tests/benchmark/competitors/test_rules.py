@@ -32,9 +32,9 @@ def rates_of(rule, start, losses):
 
 
 def test_warmup_cosine_by_hand():
-    # 2 steps of warmup, then half a cosine over 18 steps, from its top.
-    rates = rates_of(rate_rules.warmup_cosine(20), 2.0, [0.0] * 21)
-    cosine = [1.0 + math.cos(math.pi * k / 18) for k in range(19)]
+    # 2 steps of warmup, then half a cosine over 8 steps, from its top.
+    rates = rates_of(rate_rules.warmup_cosine(10, 0.2), 2.0, [0.0] * 11)
+    cosine = [1.0 + math.cos(math.pi * k / 8) for k in range(9)]
     np.testing.assert_allclose(rates, [1.0, 2.0, *cosine], atol=1e-6)
 
 
