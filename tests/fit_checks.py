@@ -110,7 +110,7 @@ def make_model(
 
 
 def cross_entropy() -> keras.losses.Loss:
-    """The loss of the models of `make_model`."""
+    """The loss of logits and labels, as of the models of `make_model`."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

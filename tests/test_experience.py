@@ -252,7 +252,7 @@ def fit(
     model = keras.Sequential(fit_checks.make_layers(normalize=False))
     model.compile(
         keras.optimizers.Adam(1e-3),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        fit_checks.cross_entropy(),
         **fit_checks.QUICK,
     )
     x, y = fit_checks.make_data()

@@ -19,6 +19,7 @@ from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.signals import CoordinateSample
 from tests import reference
+from tests.fit_checks import cross_entropy
 
 NUM_STEPS = 12
 BATCH = 16
@@ -127,10 +128,7 @@ def full_model() -> keras.Model:
 
 
 def compiled(model: keras.Model, optimizer) -> keras.Model:
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    model.compile(optimizer=optimizer, loss=cross_entropy())
     return model
 
 
@@ -532,7 +530,7 @@ def trace_of_linear_model(
     model.set_weights([np.tile(kernel, (copies, 1)) / inputs / copies])
     model.compile(
         keras.optimizers.SGD(0.1 / loss / inputs**2 / copies, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        cross_entropy(),
         loss_weights=loss,
     )
     metalr = MetaLR(Controller(), safe_start=False)

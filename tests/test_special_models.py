@@ -21,7 +21,7 @@ def classes(num_batches=60):
 def compiled(model, optimizer=None, loss=None):
     model.compile(
         optimizer or keras.optimizers.Adam(1e-2),
-        loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss or fit_checks.cross_entropy(),
         **fit_checks.QUICK,
     )
     return model

@@ -16,6 +16,7 @@ from keras_metalr.meta_training import tasks as tasks_module
 from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.unroll import Unroll
+from tests.fit_checks import cross_entropy
 from tests.fit_checks import random_controller
 
 KERAS_OPTIMIZERS = {
@@ -94,10 +95,7 @@ def keras_twin(task, num_weights):
 def keras_fit(unroll, task, optimizer, controller):
     """The run of an unroll, by `fit`: the trace and the history."""
     model = keras_twin(task, unroll.num_weights)
-    model.compile(
-        KERAS_OPTIMIZERS[optimizer](0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    model.compile(KERAS_OPTIMIZERS[optimizer](0.01), cross_entropy())
     # A generator goes on where the last epoch stopped.
     batches = (
         unroll.batch(task, jnp.asarray(index))[:2]
