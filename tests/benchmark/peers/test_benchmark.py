@@ -25,14 +25,8 @@ from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
+from tests.benchmark.environment import ENVIRONMENT
 
-ENVIRONMENT = {
-    "backend": "jax",
-    "versions": {"jax": "0.10", "keras": "3.15"},
-    "accelerator": None,
-    "num_cores": 2,
-    "git_revision": "0123456789abcdef",
-}
 PLAN = plans.Plan(
     workloads=("wine_linear",),
     methods=("constant", "warmup_cosine", "metalr"),
