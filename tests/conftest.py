@@ -111,3 +111,13 @@ def tfds_dir() -> Path:
             "folder that holds them."
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def controller_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The preset folder of an untrained controller."""
+    from keras_metalr import Controller
+
+    folder = tmp_path_factory.mktemp("controller") / "untrained"
+    Controller().save_to_preset(str(folder))
+    return str(folder)

@@ -7,7 +7,7 @@ import pytest
 from keras_metalr import workloads
 from keras_metalr.benchmark.records import RunResult
 from tests import benchmark_scripts
-from tests.benchmark.full_report.made_up import ENVIRONMENT
+from tests.benchmark.environment import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 

@@ -12,7 +12,7 @@ from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
 from tests import benchmark_scripts
-from tests.benchmark.full_report.made_up import ENVIRONMENT
+from tests.benchmark.environment import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
@@ -79,7 +79,7 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
     page = (tmp_path / "page.md").read_text()
     assert "MiniLM, and not BERT Base" in page
     assert "batches of\n32; *tokens*" in page
-    rest = "0.250 | 0.840 | TensorFlow 2.21, Keras 3.15, 2 CPU cores |"
+    rest = "0.250 | 0.840 | JAX 0.10, Keras 3.15, 2 CPU cores |"
     rows = (
         f"| 2,104 | 48 | 0.810, 0.820, 0.830, 0.840 | {rest}",
         "| 6,312 | 48, batches by length | 0.820, 0.850, 0.880, 0.910 | "

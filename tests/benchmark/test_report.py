@@ -13,18 +13,11 @@ from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.features import FEATURE_NAMES
+from tests.benchmark.environment import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    "backend": "jax",
-    "versions": {"jax": "0.10", "keras": "3.15"},
-    "accelerator": None,
-    "python": "3.11",
-    "processor": "x86_64",
-    "num_cores": 2,
-}
 
 
 def record(method, rate, seed, accuracy):

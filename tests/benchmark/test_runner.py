@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_metalr import Controller
 from keras_metalr import workloads
 from keras_metalr.benchmark import COMPETITORS
 from keras_metalr.benchmark import Competitor
@@ -26,13 +25,6 @@ from keras_metalr.benchmark.text import results_line
 def digits():
     workload = workloads.get("digits")
     return workload, workload.load_data()
-
-
-@pytest.fixture(scope="session")
-def controller_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("controller") / "untrained"
-    Controller().save_to_preset(str(folder))
-    return str(folder)
 
 
 def _linear_model():

@@ -14,15 +14,6 @@ def _last_line(text):
     return text.strip().splitlines()[-1]
 
 
-@pytest.fixture(scope="session")
-def controller_folder(tmp_path_factory):
-    from keras_metalr import Controller
-
-    folder = tmp_path_factory.mktemp("controller") / "untrained"
-    Controller().save_to_preset(str(folder))
-    return folder
-
-
 @pytest.mark.large
 @pytest.mark.backend_independent
 def test_demo(tmp_path, capsys, controller_folder):

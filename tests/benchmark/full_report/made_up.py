@@ -8,15 +8,8 @@ from keras_metalr.benchmark.full_report.plan import make_plan
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import identity
+from tests.benchmark.environment import ENVIRONMENT
 
-ENVIRONMENT = {
-    "python": "3.11.1",
-    "backend": "tensorflow",
-    "versions": {"tensorflow": "2.21", "keras": "3.15"},
-    "accelerator": None,
-    "processor": "x86_64",
-    "num_cores": 2,
-}
 NOTES = {
     "cifar10": "lossy JPEG copy of the images",
     "sst2": "a sentence embedder, not BERT Base",

@@ -11,7 +11,7 @@ from keras_metalr.benchmark.full_report.pages import stale_pages
 from keras_metalr.benchmark.full_report.pages import write_pages
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import NOT_MEASURED
-from tests.benchmark.full_report.made_up import ENVIRONMENT
+from tests.benchmark.environment import ENVIRONMENT
 from tests.benchmark.full_report.made_up import NOTES
 from tests.benchmark.full_report.made_up import part_results
 
@@ -250,7 +250,8 @@ def test_runs_on_a_gpu_stand_at_the_end(copied):
         "eval_loss": 1.25,
         "eval_f1": 0.625,
         "note": "copy",
-        "environment": ENVIRONMENT | {"accelerator": "Some GPU"},
+        "environment": ENVIRONMENT
+        | {"backend": "tensorflow", "accelerator": "Some GPU"},
     }
     write_json(copied / "large_nets" / "one.json", record)
     assert stale_pages(copied / "results", copied / "pages")

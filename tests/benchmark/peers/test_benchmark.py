@@ -28,14 +28,10 @@ from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
 from keras_metalr.workloads.suite import SUITE
 from keras_metalr.workloads.workload import DataNotAvailableError
+from tests.benchmark.environment import ENVIRONMENT as MADE_WITH
 
-ENVIRONMENT = {
-    "backend": keras.backend.backend(),
-    "versions": {"jax": "0.10", "keras": "3.15"},
-    "accelerator": None,
-    "num_cores": 2,
-    "git_revision": "0123456789abcdef",
-}
+# Its records are those of the backend that reads them.
+ENVIRONMENT = {**MADE_WITH, "backend": keras.backend.backend()}
 PLAN = plans.Plan(
     workloads=("wine_linear",),
     methods=("constant", "warmup_cosine", "metalr"),
