@@ -22,6 +22,7 @@ abs = torch.abs
 ceil = torch.ceil
 clip = torch.clamp
 equal = torch.eq
+cos = torch.cos
 exp = torch.exp
 isnan = torch.isnan
 log = torch.log

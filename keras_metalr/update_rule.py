@@ -19,7 +19,8 @@ Tensor = Any
 # controller makes another run. 2: new weights start at 30 times longer updates.
 # 3: the distrust that a run may have falls to its end. 4: new weights are held
 # at a trust of 0.5, not 0.3, but in runs of few decisions; and in those of more
-# than 1,000 steps they keep some distrust, which changes no shorter run.
+# than 1,000 steps they keep some distrust, and pretrained ones grow slowly and
+# fall as a cosine, which changes no shorter run.
 RULE_VERSION = 4
 
 NUM_DECISIONS = 200
@@ -63,6 +64,9 @@ LONG = (5.0, 10.0)
 OVER_SOON = (0.9, 0.7)
 ENOUGH_EXAMPLES = (8.0, 32.0)
 BY_HEART = (0.4, 0.1)
+
+# The most growth of pretrained weights' rate in such a run, once a decision.
+PRETRAINED_INCREMENT = 0.15
 
 # Feedback within a run: how far the last bias moves for a cosine of
 # 1, how much of that it forgets each decision, and its limit.
@@ -155,6 +159,7 @@ def increment(output: Tensor, evidence: Evidence) -> Tensor:
         ops.maximum(wanted, least(evidence)),
         ops.clip(room, -MAX_INCREMENT, MAX_INCREMENT),
     )
+    moved = ops.minimum(moved, most_growth(evidence))
     return ops.where(ops.equal(output, 0.0), 0.0, moved)
 
 
@@ -166,7 +171,8 @@ def most_distrust(evidence: Evidence) -> Tensor:
     update; 0.7 for new ones in a run of up to 100 steps. Over the last 60 % of
     the run it falls to a hundredth of that, and the rate with it: tuned
     schedules end so, and a controller that has never seen such a network may
-    not.
+    not. For pretrained weights in a long run it falls as a cosine, from the
+    first.
 
     Args:
         evidence: `Evidence`.
@@ -175,7 +181,23 @@ def most_distrust(evidence: Evidence) -> Tensor:
     new = NEW_TRUST_FLOOR + (HURRIED_TRUST_FLOOR - NEW_TRUST_FLOOR) * hurried
     floor = either(evidence.pretrained, TRUST_FLOOR, new)
     left = _share(evidence.progress, 1.0, 1.0 - ANNEALED)
+    cosine = 0.5 + 0.5 * ops.cos(math.pi * evidence.progress)
+    left = left + (cosine - left) * _is_long_and_pretrained(evidence)
     return (1.0 - floor) * ops.maximum(left, LEAST_LEFT)
+
+
+def most_growth(evidence: Evidence) -> Tensor:
+    """The most that the log rate may grow by in one decision.
+
+    0.5; in long runs of pretrained weights 0.15. What a rate does to them shows
+    some decisions later, and until then it would have grown to several times
+    what they bear.
+
+    Args:
+        evidence: `Evidence`.
+    """
+    held = _is_long_and_pretrained(evidence)
+    return MAX_INCREMENT + (PRETRAINED_INCREMENT - MAX_INCREMENT) * held
 
 
 def least(evidence: Evidence) -> Tensor:
@@ -248,6 +270,10 @@ def either(pretrained: Tensor, trained: float, new: Tensor | float) -> Tensor:
         new: Float or scalar, that of new ones.
     """
     return pretrained * trained + (1.0 - pretrained) * new
+
+
+def _is_long_and_pretrained(evidence: Evidence) -> Tensor:
+    return _share(evidence.interval, *LONG) * evidence.pretrained
 
 
 def _at_least(change: Tensor, weight: Tensor) -> Tensor:

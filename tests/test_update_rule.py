@@ -259,6 +259,9 @@ def test_cap_and_least_change_hold_the_output(output, values):
     most = update_rule.most_distrust(evidence(trust, **values))
     distrust = max(1.0 - trust, 1e-6)
     cap = np.clip(math.log(float(most) / distrust), -0.5, 0.5)
+    growth = float(as_numpy(update_rule.most_growth(evidence(trust, **values))))
+    assert 0.15 - 1e-6 <= growth <= 0.5
+    cap = min(cap, growth)
     wanted = max(0.5 * math.tanh(output), low)
     assert moved == pytest.approx(min(wanted, cap), abs=1e-5)
 
@@ -341,6 +344,46 @@ def test_a_long_run_keeps_some_distrust(changes, distrust, low):
     known = evidence(1.0 - distrust, **{**LONG_RUN, **changes})
     found = float(as_numpy(update_rule.least(known)))
     assert found == pytest.approx(low, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({"progress": 0.0}, 0.2),
+        ({"progress": 0.25}, 0.17071),
+        ({"progress": 0.5}, 0.1),
+        ({"progress": 0.75}, 0.02929),
+        ({"progress": 1.0}, 0.002),
+        # Half of that, and half of the line that shorter runs have.
+        ({"progress": 0.75, "interval": 7.5}, (0.02929 + 0.08333) / 2),
+        ({"progress": 0.75, "interval": 5.0}, 0.08333),
+        ({"progress": 0.75, "pretrained": 0.0}, 0.20833),
+    ],
+)
+def test_in_a_long_run_pretrained_weights_are_held_to_a_cosine(changes, most):
+    known = evidence(1.0, **{"interval": 10.0, **changes})
+    found = float(as_numpy(update_rule.most_distrust(known)))
+    assert found == pytest.approx(most, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({}, 0.15),
+        ({"interval": 7.5}, 0.325),
+        ({"interval": 5.0}, 0.5),
+        ({"pretrained": 0.0}, 0.5),
+        # Updates that all go one way lift it no further.
+        ({"cosine": 1.0}, 0.15),
+    ],
+)
+def test_in_a_long_run_the_rate_of_pretrained_weights_grows_slowly(
+    changes, most
+):
+    known = {"interval": 10.0, **changes}
+    assert float(increment(30.0, 1.0, **known)) == pytest.approx(most)
+    # And falls as it has to.
+    assert float(increment(30.0, -2.0, **known)) == pytest.approx(-0.5)
 
 
 # -- Feedback within a run. -------------------------------------------------
