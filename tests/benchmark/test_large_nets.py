@@ -86,6 +86,12 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
         f"{rest}",
     )
     assert "\n".join(f"| MetaLR | 2e-5 | 4 {row}" for row in rows) in page
+    # What a rule before made of it stays beside it.
+    run.save(tmp_path / "all_of_sst2" / "earlier" / "2104.json")
+    assert large_nets.main(arguments) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert page.count("| MetaLR | 2e-5 | 4 | 2,104") == 1
+    assert page.count("| MetaLR, earlier rule | 2e-5 | 4 | 2,104") == 1
 
 
 def _write(folder, *, controller="", accuracy=0.5, note="", **changes):
