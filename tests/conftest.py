@@ -2,7 +2,6 @@
 
 import gc
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +30,9 @@ os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-# Where both are installed, PyTorch goes first: imported after TensorFlow it
-# can crash the process.
-if importlib.util.find_spec("torch") is not None:
-    import torch  # noqa: F401
+import tests.torch_first  # noqa: F401
+
+# isort: split
 
 import hypothesis
 import keras

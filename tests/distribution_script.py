@@ -8,14 +8,13 @@ prints the weights and what was measured as JSON.
 """
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any
 
-# PyTorch goes first: imported after TensorFlow it can crash the process.
-if importlib.util.find_spec("torch") is not None:
-    import torch  # noqa: F401
+import tests.torch_first  # noqa: F401
+
+# isort: split
 
 import keras
 import numpy as np

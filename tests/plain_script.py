@@ -6,14 +6,13 @@ Loads what MetaLR's run saved, in a process that has no keras_metalr, and trains
 on; prints what it found as JSON.
 """
 
-import importlib.util
 import json
 import pathlib
 import sys
 
-# PyTorch goes first: imported after TensorFlow it can crash the process.
-if importlib.util.find_spec("torch") is not None:
-    import torch  # noqa: F401
+import tests.torch_first  # noqa: F401
+
+# isort: split
 
 import keras
 import numpy as np

@@ -6,16 +6,15 @@ It saves itself in every way that Keras has, and then dies by SIGKILL: nothing
 gets the time to clean up.
 """
 
-import importlib.util
 import os
 import pathlib
 import signal
 import sys
 from typing import Any
 
-# PyTorch goes first: imported after TensorFlow it can crash the process.
-if importlib.util.find_spec("torch") is not None:
-    import torch  # noqa: F401
+import tests.torch_first  # noqa: F401
+
+# isort: split
 
 import keras
 
