@@ -244,7 +244,7 @@ def test_runs_on_a_gpu_stand_at_the_end(copied):
         "task": "resnet18",
         "method": "metalr",
         "learning_rate": 10.0,
-        "controller": "another",
+        "controller": "0123abcd-rule1",
         "num_steps": 390,
         "eval_accuracy": 0.5,
         "eval_loss": 1.25,
