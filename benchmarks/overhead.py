@@ -105,12 +105,13 @@ def _prepared(
     return model, x, y, callbacks
 
 
-def _jax_state(model: Any) -> tuple:
+def _jax_state(model: Any, purge: bool) -> tuple:
+    """What a step takes; with `purge` the model lets go of it, as in `fit`."""
     kinds = ("trainable", "non_trainable", "optimizer", "metrics")
     return tuple(
         model._get_jax_state(
             **{f"{kind}_variables": True for kind in kinds},
-            purge_model_variables=True,
+            purge_model_variables=purge,
         )
     )
 
@@ -130,7 +131,7 @@ def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
         import jax
 
         batch = (jax.device_put(x), jax.device_put(y))
-        state = list(_jax_state(model))
+        state = list(_jax_state(model, purge=True))
 
         def step() -> None:
             logs, new = model.train_function(tuple(state), iter([batch]))
@@ -238,7 +239,8 @@ def planned_memory(name: str, method: str) -> int:
     callback = _callback(method, steps=20)
     model, x, y, callbacks = _prepared(name, callback, jit=True)
     step = jax.jit(model.train_step, donate_argnums=0)
-    plan = step.lower(_jax_state(model), (x, y)).compile().memory_analysis()
+    state = _jax_state(model, purge=False)
+    plan = step.lower(state, (x, y)).compile().memory_analysis()
     del callbacks
     return int(
         plan.argument_size_in_bytes

@@ -17,6 +17,8 @@ from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import UNKNOWN_GAP
 from keras_metalr.features import features
+from keras_metalr.features import lost_again
+from keras_metalr.features import training_lead
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
 from keras_metalr.features import validation_gap
@@ -381,6 +383,8 @@ def _evidence(
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP
         ),
+        lost_again=lost_again(summary),
+        training_lead=training_lead(summary),
         pretrained=scalars["pretrained"],
     )
 

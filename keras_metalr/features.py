@@ -87,6 +87,9 @@ _EMA = {
 # starts at 1, and comes back to 1 where steps are too short to be measured.
 TRUST_PRIOR = 1e-3
 
+# So much of the first loss counts as gained, where less was.
+LEAST_GAIN = 0.1
+
 # No net overfits so far that its losses are e^10 times apart.
 UNKNOWN_GAP = 10.0
 
@@ -261,6 +264,37 @@ def validation_gap(summary: dict[str, Tensor]) -> Tensor:
     return _log_ratio(
         summary["validation_loss"], summary["loss_slow"], UNKNOWN_GAP
     )
+
+
+def lost_again(summary: dict[str, Tensor]) -> Tensor:
+    """The share of what was gained that the validation loss has lost again.
+
+    Its rise above its best, over the distance of its best from the first
+    training loss, which counts as at least a tenth of that loss.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+
+    Returns:
+        Scalar float32 (>= 0); 0 where there is no validation loss.
+    """
+    first = summary["loss_first"]
+    best = summary["validation_best"]
+    gained = ops.maximum(ops.abs(first - best), LEAST_GAIN * ops.abs(first))
+    return (summary["validation_loss"] - best) / (gained + TINY)
+
+
+def training_lead(summary: dict[str, Tensor]) -> Tensor:
+    """Log of the best validation loss over the mean training loss.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+
+    Returns:
+        Scalar float32; 0 where there is no validation loss, or one of the two
+        is not positive.
+    """
+    return _log_ratio(summary["validation_best"], summary["loss_slow"])
 
 
 def features(

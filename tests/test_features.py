@@ -14,7 +14,9 @@ from keras_metalr.features import FEATURES
 from keras_metalr.features import NUM_FEATURES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
+from keras_metalr.features import lost_again
 from keras_metalr.features import record_validation
+from keras_metalr.features import training_lead
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
 from keras_metalr.features import validation_gap
@@ -512,3 +514,46 @@ def test_gap_between_validation_and_training(training, validation, gap):
     summary["loss_slow"] = tensor(training)
     summary["validation_loss"] = tensor(validation)
     assert float(validation_gap(summary)) == pytest.approx(gap, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "best", "last", "share"),
+    [
+        (2.0, 1.0, 1.25, 0.25),
+        (2.0, 1.0, 1.0, 0.0),
+        # Weights that begin with a lower loss than they validate at.
+        (0.5, 1.0, 1.25, 0.5),
+        # Where nearly nothing was gained, a tenth of the first loss counts.
+        (2.0, 1.99, 2.19, 1.0),
+        # Losses below 0, such as those of densities.
+        (-1.0, -2.0, -1.5, 0.5),
+        # Not validated yet.
+        (2.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_share_of_the_gain_that_is_lost_again(first, best, last, share):
+    summary = tensors(SUMMARY_INITIAL)
+    summary["loss_first"] = tensor(first)
+    summary["validation_best"] = tensor(best)
+    summary["validation_loss"] = tensor(last)
+    assert float(lost_again(summary)) == pytest.approx(share, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("training", "best", "lead"),
+    [
+        (0.5, 1.0, math.log(2.0)),
+        (2.0, 1.0, -math.log(2.0)),
+        # Not validated yet, and losses that are no measure of each other.
+        (0.5, 0.0, 0.0),
+        (-0.5, 1.0, 0.0),
+        (-2.0, -1.0, 0.0),
+    ],
+)
+def test_lead_of_the_training_loss(training, best, lead):
+    summary = tensors(SUMMARY_INITIAL)
+    summary["loss_slow"] = tensor(training)
+    summary["validation_best"] = tensor(best)
+    # The last validation does not count, however bad.
+    summary["validation_loss"] = tensor(99.0)
+    assert float(training_lead(summary)) == pytest.approx(lead, rel=1e-5)

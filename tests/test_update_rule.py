@@ -70,6 +70,8 @@ QUIET = {
     "interval": 1.0,
     "num_examples": 64.0,
     "validation_gap": 10.0,
+    "lost_again": 0.0,
+    "training_lead": 0.0,
     "pretrained": 1.0,
 }
 
@@ -244,6 +246,8 @@ any_evidence = st.fixed_dictionaries(
         "interval": st.floats(1.0, 1e6, width=32),
         "num_examples": st.floats(1.0, 1e6, width=32),
         "validation_gap": st.floats(-1e6, 1e6, width=32),
+        "lost_again": st.floats(0.0, 1e6, width=32),
+        "training_lead": st.floats(-1e6, 1e6, width=32),
         "pretrained": st.sampled_from([0.0, 1.0]),
     }
 )
@@ -256,14 +260,13 @@ def test_cap_and_least_change_hold_the_output(output, values):
     moved = float(increment(output, trust, **values))
     low = float(as_numpy(update_rule.least(evidence(trust, **values))))
     assert -0.5 <= low <= 0.5
-    most = update_rule.most_distrust(evidence(trust, **values))
+    allowed = update_rule.most_distrust(evidence(trust, **values))
     distrust = max(1.0 - trust, 1e-6)
-    cap = np.clip(math.log(float(most) / distrust), -0.5, 0.5)
-    growth = float(as_numpy(update_rule.most_growth(evidence(trust, **values))))
-    assert 0.15 - 1e-6 <= growth <= 0.5
-    cap = min(cap, growth)
+    cap = np.clip(math.log(float(allowed) / distrust), -0.5, 0.5)
+    most = float(as_numpy(update_rule.most(evidence(trust, **values))))
+    assert -0.2 - 1e-6 <= most <= 0.5
     wanted = max(0.5 * math.tanh(output), low)
-    assert moved == pytest.approx(min(wanted, cap), abs=1e-5)
+    assert moved == pytest.approx(min(wanted, cap, most), abs=1e-5)
 
 
 @pytest.mark.parametrize("pretrained", [0.0, 1.0])
@@ -384,6 +387,38 @@ def test_in_a_long_run_the_rate_of_pretrained_weights_grows_slowly(
     assert float(increment(30.0, 1.0, **known)) == pytest.approx(most)
     # And falls as it has to.
     assert float(increment(30.0, -2.0, **known)) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("pretrained", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("lost_again", "training_lead", "most"),
+    [
+        (1.0, 1.0, -0.2),
+        (0.2, 0.4, -0.2),
+        # Half of what counts, of the one and of the other: the rate may grow
+        # by less, 0.5 - 0.7 / 2.
+        (0.125, 1.0, 0.15),
+        (1.0, 0.3, 0.15),
+        (0.125, 0.3, 0.325),
+        # The validation loss has hardly risen, or it has, but the training loss
+        # is not below its best: one bad validation.
+        (0.05, 1.0, 0.5),
+        (0.0, 1.0, 0.5),
+        (1.0, 0.2, 0.5),
+        (1.0, -1.0, 0.5),
+    ],
+)
+def test_the_rate_of_a_net_that_overfits_falls(
+    lost_again, training_lead, most, pretrained
+):
+    told = {"lost_again": lost_again, "training_lead": training_lead}
+    known = {**told, "pretrained": pretrained}
+    assert float(increment(30.0, 1.0, **known)) == pytest.approx(most, abs=1e-6)
+    # Nor does a least change hold it up, and it may fall further.
+    known = {**known, "cosine": 1.0}
+    assert float(increment(30.0, 1.0, **known)) == pytest.approx(most, abs=1e-6)
+    assert float(increment(-30.0, 0.8, **known)) == pytest.approx(-0.5)
+    assert float(increment(0.0, 1.0, **known)) == 0.0
 
 
 # -- Feedback within a run. -------------------------------------------------

@@ -259,3 +259,25 @@ def test_a_long_run_with_validation_data_keeps_some_distrust(monkeypatch):
     assert _growth(monkeypatch, batch_size=16) <= 0.0
     # An update of two batches of 8.
     assert _growth(monkeypatch, batch_size=8, accumulation=2, **data) > 0.3
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_rate_falls_where_examples_are_learned_by_heart(validated):
+    model = compiled(keras.optimizers.Adam(0.02), drop=False, **QUICK)
+    # It asks for hardly any growth, so that nothing else moves the rate far.
+    metalr = MetaLR(constant_controller(0.001), safe_start=False)
+    data = {"validation_data": _other_data()} if validated else {}
+    x, y = make_data()
+    history = model.fit(
+        x, y, epochs=20, callbacks=[metalr], **data, **FIT
+    ).history
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    last = metalr.trace["learning_rate"][-1]
+    if validated:
+        # Labels that are wrong: the loss on them has risen.
+        losses = history["val_loss"]
+        assert losses[-1] > 1.1 * min(losses)
+        assert np.isclose(metalr.trace["increment"], -0.2, atol=1e-3).sum() > 60
+        assert last < 1e-6
+    else:
+        assert last > 1e-3
