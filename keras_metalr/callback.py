@@ -49,7 +49,8 @@ class MetaLR(keras.callbacks.Callback):
     Inside the compiled train step it measures the batch's loss, the gradient
     norm and how the weights move; about 200 times a run a small network reads
     these signals and moves the rate. No step waits for the host. Where `fit`
-    has validation data, the network reads their loss, too.
+    has validation data, the network reads their loss, too, and where they tell
+    that the model learns its examples by heart, the rate falls.
 
     `learning_rate` and `grad_norm` (both of the last step) join the logs of
     every epoch, so History, the progress bar, CSVLogger and TensorBoard show

@@ -107,9 +107,7 @@ class Session:
         if backend.name() != "jax":
             model.evaluate = self._watched_evaluate(model.evaluate)
         if backend.name() == "tensorflow":
-            model._get_metrics_result_or_logs = _with_measured(
-                model._get_metrics_result_or_logs
-            )
+            model._get_metrics_result_or_logs = _with_measured(model)
         model.train_function = None
         self._remove_with_fit()
 
@@ -413,20 +411,20 @@ def _fit_frames() -> Iterator[types.FrameType]:
         frame = frame.f_back
 
 
-def _with_measured(
-    result_or_logs: Callable[[Any], Any],
-) -> Callable[[Any], Any]:
+def _with_measured(model: keras.Model) -> Callable[[Any], Any]:
     """Keras's choice of an epoch's logs, which what is added must not change.
 
     It takes the metrics themselves, which know all replicas, where the logs of
     a step have their names and no others.
     """
+    result_or_logs = model._get_metrics_result_or_logs
 
     @functools.wraps(result_or_logs)
     def chosen(logs: Any) -> Any:
         if not isinstance(logs, dict):
             return result_or_logs(logs)
-        added = {name: logs[name] for name in LOGGED if name in logs}
+        own = model.get_metrics_result()
+        added = {k: logs[k] for k in LOGGED if k in logs and k not in own}
         rest = {name: v for name, v in logs.items() if name not in added}
         return {**result_or_logs(rest), **added}
 

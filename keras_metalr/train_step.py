@@ -125,9 +125,16 @@ def _stateful_step(
             with backend.measuring():
                 before.put_back_unless(_is_kept(optimizer))
         extra = optimizer.finish_step(try_again, resolution())
-        return {**logs, **extra}
+        return _joined(logs, extra)
 
     return train_step
+
+
+def _joined(
+    logs: dict[str, Tensor], extra: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The logs, and what was measured under names that are not taken."""
+    return {**logs, **{k: v for k, v in extra.items() if k not in logs}}
 
 
 def _stateless_step(
@@ -161,7 +168,7 @@ def _stateless_step(
         with keras.StatelessScope(state_mapping=mapping) as scope:
             extra = optimizer.finish_step(try_again, resolution())
         slots = [scope.get_current_value(v) for v in optimizer.variables]
-        return {**logs, **extra}, (weights, others, slots, metrics)
+        return _joined(logs, extra), (weights, others, slots, metrics)
 
     return train_step
 

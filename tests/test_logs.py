@@ -75,6 +75,33 @@ def test_history_holds_the_rate_as_a_number(metalr_first):
     np.testing.assert_allclose(history["grad_norm"], last_norms, rtol=1e-6)
 
 
+class _Constant(keras.metrics.Mean):
+    """A metric of the user's own, whatever is predicted."""
+
+    def update_state(self, y: Any, y_pred: Any, sample_weight: Any = None):
+        return super().update_state(7.0)
+
+
+def test_a_metric_of_the_users_own_keeps_its_name():
+    model = _model()
+    model.compile(
+        keras.optimizers.Adam(RATE),
+        loss=model.loss,
+        metrics=["accuracy", _Constant(name="grad_norm")],
+        **QUICK,
+    )
+    metalr = _metalr()
+    history = _fit(metalr, model=model, **VALIDATE)
+    assert set(history) == KEYS | NEW_KEYS | {"val_grad_norm"}
+    assert history["grad_norm"] == history["val_grad_norm"] == [7.0] * 3
+    # What was measured is in the trace, and the rest in the logs.
+    assert np.all(metalr.trace["grad_norm"] != 7.0)
+    last_of_epoch = metalr.trace["learning_rate"][5::6]
+    np.testing.assert_allclose(
+        history["learning_rate"], last_of_epoch, rtol=1e-6
+    )
+
+
 def test_batch_hooks_see_the_rate_of_their_batch():
     rates = []
 
