@@ -86,6 +86,12 @@ def _never_lifted(output: Any, evidence: Evidence) -> Any:
     return ops.minimum(increment(output, evidence), _free(output, evidence))
 
 
+def _overfitting_let_be(output: Any, evidence: Evidence) -> Any:
+    """Nothing but the controller lowers the rate of a net that overfits."""
+    nothing = ops.zeros_like(evidence.lost_again)
+    return increment(output, evidence._replace(lost_again=nothing))
+
+
 def parts() -> list[Part]:
     """All rows, the product itself first."""
     rows = [Part("as shipped"), Part("phase 2 alone", start=True)]
@@ -95,6 +101,7 @@ def parts() -> list[Part]:
         Part("trust: cap on growth alone", rule=_growth_only),
         Part("trust: new weights as pretrained ones", rule=_as_pretrained),
         Part("no least change", rule=_never_lifted),
+        Part("no fall where a net overfits", rule=_overfitting_let_be),
         Part("trust: no cap, no feature", without=GROUPS["trust"], rule=_free),
         Part("guard off", settings=Settings(guard=False)),
         Part("feedback within the run", settings=Settings(feedback=True)),

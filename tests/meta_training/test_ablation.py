@@ -123,3 +123,15 @@ def test_without_the_least_change():
     np.testing.assert_allclose(lifted, [0.5, 0.5, 0.0])
     left = np.asarray(ablation._never_lifted(outputs, straight))
     np.testing.assert_allclose(left, 0.5 * np.tanh(outputs), rtol=1e-6)
+
+
+def test_a_net_that_overfits_is_let_be():
+    outputs = np.array([2.0, -2.0], "float32")
+    told = np.ones(2, "float32")
+    known = evidence([1.0, 1.0], 0.0)
+    overfits = known._replace(lost_again=told, training_lead=told)
+    falls = np.asarray(ablation.increment(outputs, overfits))
+    np.testing.assert_allclose(falls[0], -0.2, rtol=1e-6)
+    left = np.asarray(ablation._overfitting_let_be(outputs, overfits))
+    expected = np.asarray(ablation.increment(outputs, known))
+    np.testing.assert_array_equal(left, expected)

@@ -51,8 +51,8 @@ cosine has a warmup, and begins at the best highest rate of the table above, the
 highest that was tried there. *Earlier rule*: before the rate of pretrained
 weights in long runs grew slowly and fell as a cosine (docs/design.md). The other
 runs of MetaLR are of version 4 of the rule, and would be the same with 5: their
-validation loss rises by at most a tenth of what was gained, where 5 allows more
-growth than they have in any case.
+validation loss rises by a tenth of what was gained, at most, and there 5 allows
+more growth than they have in any case.
 """
 
 
