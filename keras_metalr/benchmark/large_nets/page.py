@@ -49,8 +49,8 @@ The experiment report has an accuracy of 0.856 for BERT Base after one epoch, on
 500 of the examples, and trains for three. An accuracy of 0.90 was aimed at. The
 cosine has a warmup, and begins at the best highest rate of the table above, the
 highest that was tried there. *Earlier rule*: before the rate of pretrained
-weights in long runs grew slowly and fell as a cosine (docs/design.md). The other
-runs of MetaLR are of version 4 of the rule, and would be the same with 5: their
+weights in long runs grew slowly and fell as a cosine (docs/design.md). MetaLR's
+other runs are of version 4 of the rule, and would be the same with 5: their
 validation loss rises by a tenth of what was gained, at most, and there 5 allows
 more growth than they have in any case.
 """
