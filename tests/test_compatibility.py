@@ -495,7 +495,7 @@ def test_an_output_of_zero_is_plain_training(case):
     assert all_finite(plain.model)
     assert largest_difference(plain.weights, run.weights) <= case.tolerance
     # Sums of squares, say, are rounded by their size.
-    sizes = [max(1.0, np.abs(slot).max(initial=0.0)) for slot in plain.slots]
+    sizes = [np.maximum(1.0, np.abs(slot)) for slot in plain.slots]
     slots, others = (
         [slot / size for slot, size in zip(found, sizes, strict=True)]
         for found in (plain.slots, run.slots)
