@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--score-again",
         action="store_true",
-        help="train nothing: score the preset in --output as the package is "
-        "now, and renew its card",
+        help="train nothing: score the preset in --output on the stages of "
+        "--config as the package is now, and renew its card",
     )
     add_data_argument(parser)
     arguments = parser.parse_args(argv)
@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
+    config = CONFIGS[arguments.config]
     if arguments.score_again:
         # All else is as the preset's own record has it.
-        unused = ("config", "start", "generations", "pairs", "data")
+        unused = ("start", "generations", "pairs", "data")
         given = [
             f"--{name}"
             for name in unused
@@ -74,9 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(
                 f"--score-again scores what --output holds: leave {given} out"
             )
-        score_again(arguments.output, arguments.work, say)
+        score_again(arguments.output, arguments.work, config, say)
         return
-    config = CONFIGS[arguments.config]
     changes = {
         "num_generations": arguments.generations,
         "num_pairs": arguments.pairs,

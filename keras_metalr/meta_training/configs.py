@@ -77,6 +77,7 @@ CONFIGS = {
             Stage("autoencoder", 200, 5, 96, 0),
             Stage("residual", 200, 5, 96, 0),
             Stage("transformer", 200, 5, 64, 0),
+            Stage("dense", 200, 20, 0, 64),
         ),
         # Some stages have runs of several steps a decision, as nearly all runs
         # of a user have.

@@ -104,21 +104,19 @@ def meta_train(
         work / "evolution.npz",
         report=report,
     )
+    held_out = [stage for stage in config.stages if stage.num_held_out]
+    pair = Controller.from_preset(origin), controller
     record = {
-        "scores": _held_out_scores(
-            config,
-            loaded,
-            (Controller.from_preset(origin), controller),
-            work,
-            say,
-        ),
+        "scores": {
+            stage.name: _held_out_score(stage, config, loaded, pair, work, say)
+            for stage in held_out
+        },
+        "scored_with": _versions(),
         "data": names,
         "origin": origin,
         "start": start,
         "earlier": earlier,
-        "feature_version": FEATURE_VERSION,
-        "rule_version": RULE_VERSION,
-        "task_version": TASK_VERSION,
+        **_versions(),
         "seconds": clock.seconds(),
         "config": json.loads(json.dumps(config._asdict(), default=str)),
         "command": command,
@@ -132,16 +130,19 @@ def meta_train(
 def score_again(
     output: pathlib.Path,
     work: pathlib.Path,
+    config: MetaConfig,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Score a trained preset as the package is now, and renew its card.
 
     For a change of the features, the rule or the tasks after which the weights
-    are still the best there are. What the card says of their training stays.
+    are still the best there are, and for stages that are new. What the card
+    says of their training stays, and so do scores of the present versions.
 
     Args:
         output: Path of the folder that `meta_train` wrote.
         work: Path of a folder for banks.
+        config: `MetaConfig`; its stages are what is scored.
         say: Callable that is given each line of progress.
 
     Returns:
@@ -149,19 +150,34 @@ def score_again(
     """
     check_backend()
     record = json.loads((output / SCORES_FILE).read_text())
-    config = config_from_record(record["config"])
-    record["scores"] = _held_out_scores(
-        config,
-        kept_data(work, record["data"]),
-        (
-            Controller.from_preset(record["origin"]),
-            Controller.from_preset(str(output)),
-        ),
-        work,
-        say,
+    trained = config_from_record(record["config"])
+    present = record.get("scored_with") == _versions()
+    kept = record["scores"] if present else {}
+    record |= {"scores": {}, "scored_with": _versions()}
+    loaded = kept_data(work, record["data"])
+    pair = (
+        Controller.from_preset(record["origin"]),
+        Controller.from_preset(str(output)),
     )
-    _write_card(output.name, config, record, output)
+    for stage in config.stages:
+        if stage.name in kept:
+            say(f"{stage.name}: scored before")
+            record["scores"][stage.name] = kept[stage.name]
+        elif stage.num_held_out:
+            record["scores"][stage.name] = _held_out_score(
+                stage, trained, loaded, pair, work, say
+            )
+    _write_card(output.name, trained, record, output)
     return record
+
+
+def _versions() -> dict[str, int]:
+    """Of all that a score hangs on, beside the weights."""
+    return {
+        "feature_version": FEATURE_VERSION,
+        "rule_version": RULE_VERSION,
+        "task_version": TASK_VERSION,
+    }
 
 
 def _earlier(start: str) -> list[dict[str, Any]]:
@@ -180,28 +196,25 @@ def _earlier(start: str) -> list[dict[str, Any]]:
     ]
 
 
-def _held_out_scores(
-    config: MetaConfig,
+def _held_out_score(
+    stage: Stage,
+    trained: MetaConfig,
     loaded: tuple[Data, list[str]],
     controllers: tuple[Controller, Controller],
     work: pathlib.Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What phase 2 alone and the evolved one reach, stage by stage."""
+    """What phase 2 alone and the evolved one reach on a stage."""
     start, controller = controllers
-    scores = {}
-    for stage in config.stages:
-        if not stage.num_held_out:
-            continue
-        arena = stage_arena(stage, *loaded, work, HELD_OUT_SEED, say)
-        scores[stage.name] = {
-            "start": _summary(arena, start),
-            "evolved": _summary(arena, controller),
-            "tuned": summarize(_tuned_regrets(arena)),
-            "trained_on": stage.name in config.order,
-        }
-        say(f"{stage.name}: {json.dumps(scores[stage.name])}")
-    return scores
+    arena = stage_arena(stage, *loaded, work, HELD_OUT_SEED, say)
+    score = {
+        "start": _summary(arena, start),
+        "evolved": _summary(arena, controller),
+        "tuned": summarize(_tuned_regrets(arena)),
+        "trained_on": stage.name in trained.order,
+    }
+    say(f"{stage.name}: {json.dumps(score)}")
+    return score
 
 
 def _write_card(

@@ -63,6 +63,7 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
                 "seed": 4,
                 "steps": steps,
                 "batch_size": 32,
+                "controller": "0123abcd-rule7",
                 "options": {
                     "sequence_length": 48,
                     "encoder": "MiniLM",
@@ -85,13 +86,13 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
         "| 6,312 | 48, batches by length | 0.820, 0.850, 0.880, 0.910 | "
         f"{rest}",
     )
-    assert "\n".join(f"| MetaLR | 2e-5 | 4 {row}" for row in rows) in page
+    assert "\n".join(f"| MetaLR | 7 | 2e-5 | 4 {row}" for row in rows) in page
     # What a rule before made of it stays beside it.
     run.save(tmp_path / "all_of_sst2" / "earlier" / "2104.json")
     assert large_nets.main(arguments) == 0
     page = (tmp_path / "page.md").read_text()
-    assert page.count("| MetaLR | 2e-5 | 4 | 2,104") == 1
-    assert page.count("| MetaLR, earlier rule | 2e-5 | 4 | 2,104") == 1
+    assert page.count("| MetaLR | 7 | 2e-5 | 4 | 2,104") == 1
+    assert page.count("| MetaLR | earlier | 2e-5 | 4 | 2,104") == 1
 
 
 def _write(folder, *, controller="", accuracy=0.5, note="", **changes):

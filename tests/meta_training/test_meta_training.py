@@ -23,6 +23,7 @@ from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.configs import EvolutionConfig
+from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.configs import config_from_record
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evaluation import evaluate
@@ -356,8 +357,23 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     assert "| time | 1.00 hours on a GPU, 0.0" in card
     # Scored again, it is what it was; the data come from the folder.
     monkeypatch.setattr(arenas, "load_data", lambda *_: pytest.fail("read"))
-    assert score_again(output, tmp_path / "work", say=lines.append) == record
+    arguments = (output, tmp_path / "work", CONFIGS["smoke"], lines.append)
+    assert score_again(*arguments) == record
+    assert lines[-1] == "dense-20: scored before"
     assert (output / "CARD.md").read_text() == card
+    # Scores of another rule do not count.
+    old = {**record["scored_with"], "rule_version": 1}
+    made_up = {"dense-20": {**record["scores"]["dense-20"], "tuned": None}}
+    other = {**record, "scored_with": old, "scores": made_up}
+    (output / "scores.json").write_text(json.dumps(other))
+    assert score_again(*arguments) == record
+    # A stage that is new is scored beside what was there.
+    new = Stage("dense", 10, 1, 0, 2)
+    config = CONFIGS["smoke"]._replace(stages=(*CONFIGS["smoke"].stages, new))
+    more = score_again(output, tmp_path / "work", config, lines.append)
+    assert more["scores"].pop("dense-10")["evolved"]["tasks"] == 2
+    assert more == record
+    assert "| dense-10 | 2 | " in (output / "CARD.md").read_text()
 
 
 @pytest.mark.large
