@@ -49,8 +49,8 @@ the validation set after each quarter of the run; loss and macro F1 at the end.
 The experiment report has an accuracy of 0.856 for BERT Base after one epoch, on
 500 of the examples, and trains for three. An accuracy of 0.90 was aimed at. The
 cosine has a warmup, and begins at the best highest rate of the table above, the
-highest that was tried there. *Rule*: the version of MetaLR's update rule, the
-shipped one being {rule}; *earlier*: before the rate of pretrained weights in long
+highest that was tried there. *Rule*: the version of MetaLR's update rule; the
+shipped one is {rule}. *Earlier*: before the rate of pretrained weights in long
 runs grew slowly and fell as a cosine (docs/design.md). What 5 adds to 4 changes
 nothing here: the validation loss rises by a tenth of what was gained, at most,
 and there 5 allows more growth than these runs have in any case.
