@@ -24,6 +24,7 @@ from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.arenas import kept_data
+from keras_metalr.meta_training.arenas import kept_notes
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import add_data_argument
@@ -31,6 +32,7 @@ from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from keras_metalr.meta_training.train import check_backend
+from keras_metalr.update_rule import RULE_VERSION
 from keras_metalr.workloads.workload import DataNotAvailableError
 
 RESULTS = pathlib.Path("benchmarks/results")
@@ -109,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_tasks": arguments.tasks,
         "num_held_out": arguments.held_out,
         "data": names,
+        "data_notes": kept_notes(arguments.work),
+        "rule_version": RULE_VERSION,
         "device": jax.devices()[0].device_kind,
         "environment": environment(),
     }

@@ -20,6 +20,7 @@ from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.data import Data
+from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
@@ -224,16 +225,12 @@ def make_page(record: dict[str, Any]) -> str:
             rule), `num_tasks`, `data`, `data_notes` (by name, what it has lost)
             and `command` (what made it).
     """
-    notes = record.get("data_notes", {})
     return PAGE.format(
         rows=ablation_table(record["table"]),
         intervals=_intervals(next(iter(record["table"].values()))),
         num_tasks=record["num_tasks"],
         num_steps=NUM_STEPS,
-        data=", ".join(
-            f"{name} ({notes[name]})" if name in notes else name
-            for name in record["data"]
-        ),
+        data=data_text(record["data"], record["data_notes"]),
         controller=record["controller"],
         command=record["command"],
     )

@@ -14,6 +14,7 @@ from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import DATA_NAMES
 from keras_metalr.meta_training.data import Data
+from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.optimizers import OptimizerSpec
@@ -24,6 +25,7 @@ from keras_metalr.meta_training.unroll import Unroll
 TRAINING_SEED = 0
 # Tasks of this seed and above are never trained on.
 HELD_OUT_SEED = 10_000
+_NOTES_FILE = "data_notes.json"
 
 
 class Arena(NamedTuple):
@@ -64,8 +66,19 @@ def kept_data(
         return load_tree(path, like, _origin(names)), names
     data, names = load_data(wanted or DATA_NAMES)
     save_tree(path, data, _origin(names))
+    (work / _NOTES_FILE).write_text(json.dumps(data_notes(names)))
     names_path.write_text(json.dumps(names))
     return data, names
+
+
+def kept_notes(work: pathlib.Path) -> dict[str, str]:
+    """What the data that the folder keeps have lost, by name.
+
+    Args:
+        work: Path of a folder that `kept_data` has written to.
+    """
+    notes: dict[str, str] = json.loads((work / _NOTES_FILE).read_text())
+    return notes
 
 
 def stage_arena(

@@ -10,6 +10,7 @@ from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import MetaConfig
+from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
@@ -38,7 +39,7 @@ def make_card(
         task_version=TASK_VERSION,
         trained_tasks=record["task_version"],
         conditions=CONDITIONS[record["task_version"]],
-        data=", ".join(record["data"]),
+        data=data_text(record["data"], record["data_notes"]),
         start=_start(name, record["start"]),
         origin=record["origin"],
         earlier=_earlier(record["earlier"]),
@@ -166,7 +167,7 @@ phases 1 and 2).
 | feature version | {feature_version}, trained with {trained_version} |
 | version of the update rule | {rule_version}, trained with {trained_rule} |
 | version of the tasks | {task_version}, trained on {trained_tasks} |
-| data | {data} (training splits; images 8x8 grey, texts 8 words) |
+| data | {data}; training splits, images 8x8 grey, texts 8 words |
 | stages, in order (family-steps) | {stages} |
 | earlier evolutions | {earlier} |
 | evolution | {generations} generations of {pairs} antithetic pairs |

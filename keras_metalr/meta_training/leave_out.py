@@ -20,6 +20,7 @@ from keras_metalr.meta_training.card import figures
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
+from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
@@ -111,7 +112,8 @@ def make_page(record: dict[str, Any]) -> str:
 
     Args:
         record: Dict with `table`, `evolution`, `num_steps`, `num_tasks`,
-            `num_held_out`, `data`, `device` and `command` (what made it).
+            `num_held_out`, `data`, `data_notes` (by name, what it has lost),
+            `rule_version`, `device` and `command` (what made it).
     """
     return PAGE.format(
         rows=_rows(record["table"]),
@@ -121,7 +123,8 @@ def make_page(record: dict[str, Any]) -> str:
         num_tasks=record["num_tasks"],
         num_held_out=record["num_held_out"],
         device=record["device"],
-        data=", ".join(record["data"]),
+        data=data_text(record["data"], record["data_notes"]),
+        rule=record["rule_version"],
         command=record["command"],
     )
 
@@ -154,6 +157,7 @@ from it on all families, *others* on all but the row's own. Each
 evolution: {num_generations} generations of {num_pairs} antithetic pairs on
 {num_tasks} tasks of each family ({device}), far fewer than the shipped
 controller's, which is in no column. Data: {data}.
+Version {rule} of the update rule.
 
 {rows}
 

@@ -21,6 +21,7 @@ from keras_metalr.meta_training.arenas import HELD_OUT_SEED
 from keras_metalr.meta_training.arenas import TRAINING_SEED
 from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.arenas import kept_data
+from keras_metalr.meta_training.arenas import kept_notes
 from keras_metalr.meta_training.arenas import stage_arena
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.bank import tuned_on_other_batches
@@ -82,6 +83,7 @@ def meta_train(
     origin = earlier[0]["start"] if earlier else start
     clock = _Clock(work / "seconds.json")
     loaded = data, names = kept_data(work)
+    notes = kept_notes(work)
     say(f"data: {', '.join(names)}; device: {clock.device}")
     wanted = [s for s in config.stages if s.name in config.order]
 
@@ -113,6 +115,7 @@ def meta_train(
         },
         "scored_with": _versions(),
         "data": names,
+        "data_notes": notes,
         "origin": origin,
         "start": start,
         "earlier": earlier,
@@ -155,6 +158,7 @@ def score_again(
     kept = record["scores"] if present else {}
     record |= {"scores": {}, "scored_with": _versions()}
     loaded = kept_data(work, record["data"])
+    record["data_notes"] = kept_notes(work)
     pair = (
         Controller.from_preset(record["origin"]),
         Controller.from_preset(str(output)),

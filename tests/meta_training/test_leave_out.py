@@ -98,6 +98,8 @@ def test_the_page_has_a_row_for_each_family_and_their_mean():
         "num_tasks": 64,
         "num_held_out": 32,
         "data": ["digits", "sst2"],
+        "data_notes": {"digits": "a copy"},
+        "rule_version": 3,
         "device": "a card",
         "command": "the command",
     }
@@ -106,4 +108,5 @@ def test_the_page_has_a_row_for_each_family_and_their_mean():
     assert "| dense | 0.300 [" in text and "] | 0.200 | 0.21 |" in text
     assert "| mean | 0.400 | | | 0.150 | | | 0.225 | | |" in text
     assert "7 generations of 5 antithetic pairs" in text
-    assert "digits, sst2" in text and "`the command`" in text
+    assert "Data: digits (a copy), sst2.\nVersion 3 of the update" in text
+    assert "`the command`" in text

@@ -65,6 +65,7 @@ def test_a_data_set_that_is_missing_is_named(tmp_path, monkeypatch):
     # What a folder keeps stays what it is.
     _, names = arenas.kept_data(tmp_path, ["digits"])
     assert names == arenas.kept_data(tmp_path)[1] == ["digits"]
+    assert arenas.kept_notes(tmp_path) == {}
     with pytest.raises(ValueError, match=r"keeps the data sets \['digits'\]"):
         arenas.kept_data(tmp_path, ["digits", "sst2"])
 
