@@ -1,0 +1,83 @@
+"""The comparison on nets of other kinds: its data, its runs and its page."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from keras_metalr import workloads
+from keras_metalr.workloads.tfds_source import is_prepared
+from tests import benchmark_scripts
+
+pytestmark = pytest.mark.backend_independent
+
+unfamiliar = benchmark_scripts.load("unfamiliar")
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Of `main`, for one small net, two rates and a few steps."""
+    digits = dataclasses.replace(workloads.get("digits"), name="small")
+    monkeypatch.setattr(unfamiliar, "nets", lambda: {"a small net": digits})
+    monkeypatch.setattr(unfamiliar, "RATES", (1e-9, 0.01))
+    monkeypatch.setattr(unfamiliar, "NUM_STEPS", 10)
+    page = str(tmp_path / "page.md")
+    return ["--output", str(tmp_path / "records"), "--page", page]
+
+
+def test_the_page_says_what_the_records_say(tmp_path, capsys):
+    assert unfamiliar.main(["--check"]) == 0
+    page = tmp_path / "page.md"
+    page.write_text("another page")
+    assert unfamiliar.main(["--check", "--page", str(page)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {page}: stale" in error
+    assert "Run `KERAS_BACKEND=jax python benchmarks/unfamiliar.py`." in error
+
+
+def test_the_best_schedule_stands_beside_metalr(arguments, tmp_path):
+    assert unfamiliar.main(arguments) == 0
+    assert unfamiliar.main([*arguments, "--check"]) == 0
+    paths = sorted((tmp_path / "records").glob("small-*.json"))
+    runs = [json.loads(path.read_text()) for path in paths]
+    made = [
+        (r["config"]["method"], r["config"]["learning_rate"])
+        for r in runs
+        if r["config"]["method"] != "metalr"
+    ]
+    assert sorted(made) == [
+        (method, rate)
+        for method in ("cosine", "static")
+        for rate in (1e-9, 0.01)
+    ]
+    tuned = [r for r in runs if r["config"]["method"] != "metalr"]
+    best = min(tuned, key=lambda r: r["results"]["eval_loss"])
+    assert best["config"]["learning_rate"] == 0.01
+    controlled = [
+        r["results"] for r in runs if r["config"]["method"] == "metalr"
+    ]
+    assert len(controlled) == 2
+    loss, accuracy = (
+        np.mean([results[name] for results in controlled])
+        for name in ("eval_loss", "eval_accuracy")
+    )
+    page = (tmp_path / "page.md").read_text()
+    assert f"| 0.01 | {best['results']['eval_loss']:.3f} | " in page.replace(
+        "static, ", "| "
+    ).replace("cosine, ", "| ")
+    assert f" | {loss:.3f} | {accuracy:.3f} |\n" in page
+
+
+def test_words_are_followed_by_the_next_one():
+    if not is_prepared("glue/sst2"):
+        pytest.skip("SST-2 is not prepared: set TFDS_DATA_DIR to its folder.")
+    texts, *_ = unfamiliar.phrases()
+    data = unfamiliar.load_following(3)
+    assert data.x_train.shape[1:] == (3,) and data.y_train.ndim == 1
+    assert data.x_train.min() > 0 and data.y_train.min() > 0
+    (first,) = texts[(texts > 0).sum(1) > 3][:1]
+    np.testing.assert_array_equal(data.x_train[0], first[:3])
+    assert data.y_train[0] == first[3]
+    lengths = (texts > 0).sum(1)
+    assert len(data.x_train) == np.maximum(lengths - 3, 0).sum()
