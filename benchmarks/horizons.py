@@ -9,7 +9,6 @@ rates, cosines from four highest rates, and the usual constant rate. An hour or
 two on two CPU cores. Runs that are there already are not made again.
 """
 
-import argparse
 import functools
 import os
 import pathlib
@@ -23,23 +22,16 @@ from typing import NamedTuple
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from rich.console import Console
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
-from keras_metalr.benchmark.command_line import PAGE_ERRORS
-from keras_metalr.benchmark.command_line import report_error
-from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.experiment import Job
-from keras_metalr.benchmark.experiment import claim_folder
-from keras_metalr.benchmark.experiment import make_runs
-from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.page_command import make_or_check
+from keras_metalr.benchmark.page_command import page_parser
+from keras_metalr.benchmark.page_command import recorded_runs
 from keras_metalr.benchmark.records import RunResult
-from keras_metalr.benchmark.records import check_records
-from keras_metalr.benchmark.records import read_text
-from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import count_text
 from keras_metalr.benchmark.text import environment_text
@@ -128,47 +120,21 @@ def tasks() -> dict[str, Task]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing and the page, or compare it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--seeds", type=int, default=2)
-    add("--check", action="store_true", help="run nothing: is the page stale?")
-    add("--output", type=pathlib.Path, default=RESULTS)
-    add("--page", type=pathlib.Path, default=PAGE)
+    parser = page_parser(__doc__, RESULTS, PAGE)
+    parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args(argv)
-    if arguments.check:
-        try:
-            check_records(arguments.output)
-            is_fresh = read_text(arguments.page) == page(arguments.output)
-        except PAGE_ERRORS as error:
-            return report_error(error)
-        return 0 if is_fresh else report_stale(str(arguments.page), COMMAND)
-    try:
-        claim_folder(arguments.output)
-        for title, (workload, lengths) in tasks().items():
-            make_runs(
-                [
-                    job
-                    for num_steps in lengths
-                    for job in _jobs(
-                        title, workload, num_steps, arguments.seeds
-                    )
-                ],
-                workload.load_data(),
-                arguments.output,
-                Console(),
-            )
-    except (
-        workloads.DataNotAvailableError,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
-        return report_error(error)
-    write_text(arguments.page, page(arguments.output))
-    return 0
+    plan = (
+        (
+            workload,
+            [
+                job
+                for num_steps in lengths
+                for job in _jobs(title, workload, num_steps, arguments.seeds)
+            ],
+        )
+        for title, (workload, lengths) in tasks().items()
+    )
+    return make_or_check(arguments, plan, page, COMMAND)
 
 
 def _jobs(
@@ -201,11 +167,7 @@ def _jobs(
 
 def page(folder: pathlib.Path) -> str:
     """Markdown of the records in a folder."""
-    runs = [
-        RunResult.load(path)
-        for path in sorted(folder.glob("*.json"))
-        if path.name != CONTROLLER_FILE
-    ]
+    runs = recorded_runs(folder)
     seeds = {run.config["seed"] for run in runs}
     places = {environment_text(run.environment) for run in runs}
     head = HEAD.strip().format(

@@ -11,14 +11,15 @@ They show where rules are missing, so that rules may be made by them: what is
 measured here is no proof of a rule that came later.
 """
 
-import argparse
 import functools
 import os
 import pathlib
 import statistics
 import sys
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,23 +27,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import layers
-from rich.console import Console
 
-from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
-from keras_metalr.benchmark.command_line import PAGE_ERRORS
-from keras_metalr.benchmark.command_line import report_error
-from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.experiment import Job
-from keras_metalr.benchmark.experiment import claim_folder
-from keras_metalr.benchmark.experiment import make_runs
-from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.page_command import make_or_check
+from keras_metalr.benchmark.page_command import page_parser
+from keras_metalr.benchmark.page_command import recorded_runs
 from keras_metalr.benchmark.records import RunResult
-from keras_metalr.benchmark.records import check_records
-from keras_metalr.benchmark.records import read_text
-from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
@@ -79,8 +72,9 @@ schedules was chosen by. MetaLR's is the mean of its seeds; its *rate*: that at
 half of the run, of seed 0.
 """
 FOOT = """
-Where the words have vectors MetaLR is poor: its rate stays at a tenth of what
-would be best. `docs/design.md`, "Where it loses to tuned schedules", says why.
+With word vectors, on the LSTM and with Lion MetaLR's rate is a fifth to less
+than a twentieth of the schedule's by half of the run. `docs/design.md`, "Where
+it loses to tuned schedules", says why, but for Lion.
 
 Nothing of this was tuned on, up to version {rule} of the update rule. Made by
 `{command}` from
@@ -209,129 +203,84 @@ def nets() -> dict[str, Workload]:
     """The nets by their titles."""
     fashion = functools.partial(load_fashion_mnist, 6_000, 1_000)
     optimizers = keras.optimizers
-    rows = {
-        "mean of word vectors, Adam; SST-2": (
-            "word_bag",
-            lambda: Data(*phrases()),
-            build_bag,
-            optimizers.Adam,
-            64,
+    return {
+        "mean of word vectors, Adam; SST-2": _net(
+            "word_bag", lambda: Data(*phrases()), build_bag, optimizers.Adam
         ),
-        "next word from one, Adam; SST-2": (
+        "next word from one, Adam; SST-2": _net(
             "skip_gram",
             functools.partial(load_following, 1),
             functools.partial(build_following, 1, recurrent=False),
             optimizers.Adam,
-            256,
+            batch_size=256,
         ),
-        f"next word from {CONTEXT} by a GRU, Adam; SST-2": (
+        f"next word from {CONTEXT} by a GRU, Adam; SST-2": _net(
             "word_gru",
             functools.partial(load_following, CONTEXT),
             functools.partial(build_following, CONTEXT, recurrent=True),
             optimizers.Adam,
-            64,
         ),
-        "LSTM over rows, RMSprop; Fashion-MNIST": (
-            "row_lstm",
-            fashion,
-            build_rows,
-            optimizers.RMSprop,
-            64,
+        "LSTM over rows, RMSprop; Fashion-MNIST": _net(
+            "row_lstm", fashion, build_rows, optimizers.RMSprop
         ),
-        "ten layers of tanh, momentum; Fashion-MNIST": (
+        "ten layers of tanh, momentum; Fashion-MNIST": _net(
             "deep_tanh",
             fashion,
             build_deep,
             functools.partial(optimizers.SGD, momentum=0.9),
-            64,
         ),
-        "vision transformer, AdamW; Fashion-MNIST": (
+        "vision transformer, AdamW; Fashion-MNIST": _net(
             "vision_transformer",
             fashion,
             build_vision_transformer,
             optimizers.AdamW,
-            64,
         ),
-        "convnet, group normalization, Lion; CIFAR-10": (
+        "convnet, group normalization, Lion; CIFAR-10": _net(
             "group_normalized",
             functools.partial(media.load_cifar10_halved, 6_000, 1_000),
             build_group_normalized,
             optimizers.Lion,
-            64,
         ),
-        "convnet, Muon; Fashion-MNIST": (
-            "convnet_muon",
-            fashion,
-            build_convnet,
-            optimizers.Muon,
-            64,
+        "convnet, Muon; Fashion-MNIST": _net(
+            "convnet_muon", fashion, build_convnet, optimizers.Muon
         ),
     }
-    return {
-        title: Workload(
-            name=name,
-            load_data=load_data,
-            build_model=build_model,
-            make_optimizer=make_optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            batch_size=batch_size,
-            epochs=NUM_VALIDATIONS,
-            learning_rate=START,
-            target_accuracy=0.0,
-        )
-        for title, (
-            name,
-            load_data,
-            build_model,
-            make_optimizer,
-            batch_size,
-        ) in rows.items()
-    }
+
+
+def _net(
+    name: str,
+    load_data: Callable[[], Data],
+    build_model: Callable[[], keras.Model],
+    make_optimizer: Callable[[Any], keras.optimizers.Optimizer],
+    batch_size: int = 64,
+) -> Workload:
+    return Workload(
+        name=name,
+        load_data=load_data,
+        build_model=build_model,
+        make_optimizer=make_optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        batch_size=batch_size,
+        epochs=NUM_VALIDATIONS,
+        learning_rate=START,
+        target_accuracy=0.0,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing and the page, or compare it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--check", action="store_true", help="run nothing: is the page stale?")
+    parser = page_parser(__doc__, RESULTS, PAGE)
     names = [workload.name for workload in nets().values()]
-    add("--nets", nargs="+", choices=names, default=names, help="to train")
-    add("--output", type=pathlib.Path, default=RESULTS)
-    add("--page", type=pathlib.Path, default=PAGE)
+    parser.add_argument(
+        "--nets", nargs="+", choices=names, default=names, help="to train"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.check:
-        try:
-            check_records(arguments.output)
-            is_fresh = read_text(arguments.page) == page(arguments.output)
-        except PAGE_ERRORS as error:
-            return report_error(error)
-        return 0 if is_fresh else report_stale(str(arguments.page), COMMAND)
-    chosen = {
-        title: workload
+    plan = (
+        (workload, list(_jobs(title, workload)))
         for title, workload in nets().items()
         if workload.name in arguments.nets
-    }
-    try:
-        claim_folder(arguments.output)
-        for title, workload in chosen.items():
-            make_runs(
-                list(_jobs(title, workload)),
-                workload.load_data(),
-                arguments.output,
-                Console(),
-            )
-    except (
-        workloads.DataNotAvailableError,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
-        return report_error(error)
-    write_text(arguments.page, page(arguments.output))
-    return 0
+    )
+    return make_or_check(arguments, plan, page, COMMAND)
 
 
 def _jobs(title: str, workload: Workload) -> Iterator[Job]:
@@ -354,11 +303,7 @@ def _jobs(title: str, workload: Workload) -> Iterator[Job]:
 
 def page(folder: pathlib.Path) -> str:
     """Markdown of the records in a folder."""
-    runs = [
-        RunResult.load(path)
-        for path in sorted(folder.glob("*.json"))
-        if path.name != CONTROLLER_FILE
-    ]
+    runs = recorded_runs(folder)
     places = {environment_text(run.environment) for run in runs}
     rows = []
     notes = set()
@@ -367,7 +312,9 @@ def page(folder: pathlib.Path) -> str:
         if mine:
             rows.append(_row(title, mine))
             notes |= {
-                f"{run.data_note}: {title}." for run in mine if run.data_note
+                f"Data of the {title}: {run.data_note}."
+                for run in mine
+                if run.data_note
             }
     head = HEAD.strip().format(
         count=len(SCHEDULES) * len(RATES),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_metalr import workloads
+from keras_metalr.benchmark import page_command
 from keras_metalr.benchmark.records import RunResult
 from tests import benchmark_scripts
 from tests.benchmark.environment import ENVIRONMENT
@@ -94,6 +95,6 @@ def test_what_is_missing_is_said_in_a_line(arguments, monkeypatch, capsys):
     def refuse(*_):
         raise workloads.DataNotAvailableError("no data: do this")
 
-    monkeypatch.setattr(horizons, "make_runs", refuse)
+    monkeypatch.setattr(page_command, "make_runs", refuse)
     assert horizons.main(arguments) == 2
     assert "no data: do this" in capsys.readouterr().err
