@@ -22,7 +22,6 @@ from typing import NamedTuple
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark.experiment import Job

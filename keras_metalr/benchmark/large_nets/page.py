@@ -128,7 +128,7 @@ def _newest_mark(records: list[dict[str, Any]]) -> str:
     """Of the controller and rule that ship; else of the latest rule."""
 
     def age(mark: str) -> tuple[bool, int, str]:
-        return mark == _shipped_mark(), int(mark.rpartition("-rule")[2]), mark
+        return mark == _shipped_mark(), int(_rule(mark)), mark
 
     marks = {r["controller"] for r in records} - {""}
     return max(marks, key=age, default="")
@@ -186,7 +186,9 @@ def _all_of_sst2(folder: Path) -> list[str]:
     rows = [
         (
             METHOD_NAMES[run.config["method"]],
-            "earlier" if is_earlier else _rule(run),
+            "earlier"
+            if is_earlier
+            else _rule(run.config.get("controller", "")),
             rate_text(run.config["learning_rate"]),
             run.config["seed"],
             f"{run.config['steps']:,}",
@@ -215,9 +217,13 @@ def _place(run: tuple[RunResult, bool]) -> tuple[Any, ...]:
     return config["steps"], config["method"], not run[1], config["seed"]
 
 
-def _rule(run: RunResult) -> str:
+def _mark(run: RunResult) -> str:
+    return str(run.config.get("controller", ""))
+
+
+def _rule(mark: str) -> str:
     """The version of the rule in a record's mark; schedules have none."""
-    return str(run.config.get("controller", "")).rpartition("-rule")[2]
+    return mark.rpartition("-rule")[2]
 
 
 def _tokens(options: Mapping[str, Any]) -> str:

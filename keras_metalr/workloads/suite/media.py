@@ -87,21 +87,21 @@ def load_sst2_words(
     train_examples: int = 18_000, validation_examples: int = 872
 ) -> Data:
     """SST-2 as numbers of words: `(n, 16)`, each a hash from 1 to 1,999."""
-    splits = [
-        tfds_source.load_arrays("glue/sst2", split)
-        for split in (
-            f"train[:{train_examples}]",
-            f"validation[:{validation_examples}]",
-        )
-    ]
-    (x, y), (x_validation, y_validation) = (
-        (
-            np.stack([word_numbers(text) for text in split["sentence"]]),
-            np.asarray(split["label"], "int32"),
-        )
-        for split in splits
+    return Data(
+        *load_words(f"train[:{train_examples}]"),
+        *load_words(f"validation[:{validation_examples}]"),
     )
-    return Data(x, y, x_validation, y_validation)
+
+
+def load_words(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """A slice of SST-2: numbers of words `(n, 16)`, and labels `(n,)`.
+
+    Args:
+        split: String, as TensorFlow Datasets names slices.
+    """
+    arrays = tfds_source.load_arrays("glue/sst2", split)
+    x = np.stack([word_numbers(text) for text in arrays["sentence"]])
+    return x, np.asarray(arrays["label"], "int32")
 
 
 def word_numbers(text: bytes) -> np.ndarray:
