@@ -18,6 +18,7 @@ from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import UNKNOWN_GAP
 from keras_metalr.features import features
 from keras_metalr.features import lost_again
+from keras_metalr.features import measured
 from keras_metalr.features import training_lead
 from keras_metalr.features import trust
 from keras_metalr.features import update_summary
@@ -385,6 +386,7 @@ def _evidence(
         ),
         lost_again=lost_again(summary),
         training_lead=training_lead(summary),
+        measured=measured(summary),
         pretrained=scalars["pretrained"],
     )
 

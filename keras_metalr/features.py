@@ -9,6 +9,7 @@ on once a decision by `update_summary`. Time constants are therefore counted in
 decisions, not in steps, and a run of 200 steps looks like one of 20,000.
 """
 
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -50,7 +51,9 @@ FEATURES = (
     Feature("loss_jump", "log(loss / slow)", "the last interval alone"),
     Feature("age", "log(decisions) / 3 - 1", "how much evidence there is"),
     Feature("horizon", "log(num_decisions / 100)", "how fine decisions are"),
-    Feature("travel", "||w - w0|| / ||w|| - 0.5", "far from the start"),
+    Feature(
+        "travel", "min(||w - w0|| / ||w|| - 0.5, 0.2)", "far from the start"
+    ),
     Feature(
         "trust",
         "(log(clip(1 - trust, 0.003, 2)) + 2.5) / 1.5",
@@ -86,6 +89,14 @@ _EMA = {
 # A drop in loss as small as this share of the first loss is no evidence: trust
 # starts at 1, and comes back to 1 where steps are too short to be measured.
 TRUST_PRIOR = 1e-3
+
+# How many times the mean promise one batch's may count for. A spike, as runs on
+# all data at once have, would else be all of trust for thirty decisions.
+MOST_WEIGHT = 10.0
+
+# Word vectors are drawn so short that soon all of their length is travel, which
+# says nothing of how far the run is.
+MOST_TRAVEL = 0.2
 
 # So much of the first loss counts as gained, where less was.
 LEAST_GAIN = 0.1
@@ -172,16 +183,31 @@ def update_summary(
     slower = ops.exp(ops.clip(summary["log_rate"] - log_rate, -20.0, 20.0))
     slower = ops.where(first, 1.0, slower)
     decay = _EMA["trust"]
+    promised_mean = slower * summary["promised_mean"]
+    share = (1.0 - decay) * _weight(summary, promised_mean, interval)
     new["promised_mean"] = (
-        decay * slower * summary["promised_mean"]
-        + (1.0 - decay) * interval["promised_drop"]
+        decay * promised_mean + share * interval["promised_drop"]
     )
     new["shortfall_mean"] = (
-        decay * summary["shortfall_mean"]
-        + (1.0 - decay) * interval["shortfall"]
+        decay * summary["shortfall_mean"] + share * interval["shortfall"]
     )
     new["decisions"] = summary["decisions"] + 1.0
     return new
+
+
+def _weight(
+    summary: dict[str, Tensor],
+    promised_mean: Tensor,
+    interval: dict[str, Tensor],
+) -> Tensor:
+    """What a decision's promise counts for, in (0, 1]: 1, but for a spike."""
+    promised = interval["promised_drop"]
+    # The mean starts at 0, and is divided by the weight that it has gathered.
+    gathered = 1.0 - ops.exp(summary["decisions"] * math.log(_EMA["trust"]))
+    usual = promised_mean / ops.maximum(gathered, TINY)
+    known = ops.logical_and(usual > 0.0, promised > 0.0)
+    weight = ops.minimum(MOST_WEIGHT * usual / (promised + TINY), 1.0)
+    return ops.where(known, weight, 1.0)
 
 
 def record_validation(
@@ -244,11 +270,28 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
     Returns:
         Scalar float32 in [-2, 2]; 1 while nothing has been measured.
     """
-    prior = TRUST_PRIOR * ops.abs(summary["loss_first"]) + TINY
-    promised = ops.maximum(summary["promised_mean"], 0.0) + prior
+    promised = ops.maximum(summary["promised_mean"], 0.0)
+    promised = promised + _trust_prior(summary)
     value = 1.0 - summary["shortfall_mean"] / promised
     value = ops.where(ops.isfinite(value), value, -2.0)
     return ops.clip(value, -2.0, 2.0)
+
+
+def measured(summary: dict[str, Tensor]) -> Tensor:
+    """How much of trust is measured, and how much is the prior.
+
+    Args:
+        summary: Dict of scalars, as `update_summary` returns it.
+
+    Returns:
+        Scalar float32 in [0, 1]; 0 where nothing was promised.
+    """
+    promised = ops.maximum(summary["promised_mean"], 0.0)
+    return promised / (promised + _trust_prior(summary))
+
+
+def _trust_prior(summary: dict[str, Tensor]) -> Tensor:
+    return TRUST_PRIOR * ops.abs(summary["loss_first"]) + TINY
 
 
 def validation_gap(summary: dict[str, Tensor]) -> Tensor:
@@ -339,7 +382,10 @@ def features(
         "loss_jump": _log_ratio(s["loss"], s["loss_slow"]),
         "age": ops.log(s["decisions"]) / 3.0 - 1.0,
         "horizon": ops.log(num_decisions / 100.0),
-        "travel": s["distance"] / ops.maximum(s["weight_norm"], TINY) - 0.5,
+        "travel": ops.minimum(
+            s["distance"] / ops.maximum(s["weight_norm"], TINY) - 0.5,
+            MOST_TRAVEL,
+        ),
         "trust": (ops.log(curvature) + 2.5) / 1.5,
         "pretrained": pretrained,
         "validated": ops.minimum(s["validations"], 1.0),

@@ -6,11 +6,13 @@ steps are too short for certain. An output of 0 leaves the rate where it is, so
 a controller that has learned nothing is plain training.
 """
 
+import functools
 import math
 from typing import Any
 from typing import NamedTuple
 
 from keras_metalr import backend
+from keras_metalr.features import UNKNOWN_GAP
 
 ops = backend.native_ops()
 Tensor = Any
@@ -21,8 +23,10 @@ Tensor = Any
 # at a trust of 0.5, not 0.3, but in runs of few decisions; and in those of more
 # than 1,000 steps they keep some distrust, and pretrained ones grow slowly and
 # fall as a cosine, which changes no shorter run. 5: the rate of a net that
-# overfits falls, where validation data tell.
-RULE_VERSION = 5
+# overfits falls, where validation data tell. 6: new weights' rate grows where
+# nearly all that was promised has come, and sooner where nothing has been
+# learned; a spike does not make up trust by itself.
+RULE_VERSION = 6
 
 NUM_DECISIONS = 200
 MAX_INCREMENT = 0.5
@@ -48,9 +52,17 @@ STRAIGHT = (0.4, 0.7)
 KEPT = (0.1, 0.05)
 NOTHING_LEARNED = (0.5, 0.7)
 SURELY_KEPT = (0.02, 0.01)
-SOME_TIME = (0.05, 0.15)
+SOME_TIME = (0.03, 0.08)
 EARLY = (0.6, 0.4)
-IDLE_INCREMENT = 0.1
+IDLE_INCREMENT = 0.2
+
+# The distrust below which steps are too short in any run, at its start; it
+# falls as that of tuned schedules does (below). Trust must be measured, and not
+# its prior, and the run be on its way. And the growth, once a decision.
+LEAST_DISTRUST = 0.05
+MEASURED = (0.05, 0.15)
+ON_ITS_WAY = (0.05, 0.1)
+LEAST_INCREMENT = 0.2
 
 # The distrust that tuned schedules have in long runs: at their start, and the
 # power of the share of the run that is left that it falls with. It is held by
@@ -129,6 +141,7 @@ class Evidence(NamedTuple):
         validation_gap: Scalar, see `features.validation_gap`.
         lost_again: Scalar, see `features.lost_again`.
         training_lead: Scalar, see `features.training_lead`.
+        measured: Scalar in [0, 1], see `features.measured`.
         pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
     """
 
@@ -142,6 +155,7 @@ class Evidence(NamedTuple):
     validation_gap: Tensor
     lost_again: Tensor
     training_lead: Tensor
+    measured: Tensor
     pretrained: Tensor
 
 
@@ -222,16 +236,17 @@ def most(evidence: Evidence) -> Tensor:
 def least(evidence: Evidence) -> Tensor:
     """The least change of the log rate, in [-0.5, 0.5]; -0.5 binds nothing.
 
-    Three signs tell that steps are too short, on any network and with any
-    optimizer. All need promises that are kept (distrust near 0).
+    Four signs tell that steps are too short, on any network and with any
+    optimizer. All need promises that are kept (distrust near 0), and all but
+    the first new weights, since pretrained ones begin with a good loss.
 
     - Update after update goes the same way: the rate grows by up to 0.5.
-    - A tenth to half of the run is over and nothing has been learned: it grows
-      by up to 0.1. New weights alone, since pretrained ones begin with a good
-      loss.
-    - The run is long, its batches are not small, validation data say that it
-      does not overfit, and its distrust is below that of tuned schedules:
-      `kept_distrust`. New weights alone, again.
+    - A twelfth to half of the run is over and nothing has been learned: it
+      grows by up to 0.2.
+    - Nearly all that is promised comes, in batches that are not small, and
+      validation data, where there are any, do not say that the net overfits:
+      `least_distrust`.
+    - The run is long, as well, and validation data do say so: `kept_distrust`.
 
     Args:
         evidence: `Evidence`.
@@ -245,10 +260,37 @@ def least(evidence: Evidence) -> Tensor:
         * _share(evidence.progress, *EARLY)
     )
     idle = ops.where(evidence.pretrained > 0.5, 0.0, idle)
-    return ops.maximum(
+    changes = (
         _at_least(MAX_INCREMENT, straight),
-        ops.maximum(_at_least(IDLE_INCREMENT, idle), kept_distrust(evidence)),
+        _at_least(IDLE_INCREMENT, idle),
+        least_distrust(evidence),
+        kept_distrust(evidence),
     )
+    return functools.reduce(ops.maximum, changes)
+
+
+def least_distrust(evidence: Evidence) -> Tensor:
+    """The change that brings distrust to what is little in any run.
+
+    Tuned schedules have a distrust of 0.03 to 0.9 at a tenth of the run, and
+    it falls from there (docs/design.md). Below 0.05 steps are too short, as on
+    nets with word vectors, of which a batch moves but a few.
+
+    Args:
+        evidence: `Evidence`.
+
+    Returns:
+        Scalar in [-0.5, 0.2]; -0.5 binds nothing.
+    """
+    unknown = evidence.validation_gap >= UNKNOWN_GAP
+    counts = (
+        _share(evidence.progress, *ON_ITS_WAY)
+        * _share(evidence.measured, *MEASURED)
+        * ops.where(unknown, 1.0, _share(evidence.validation_gap, *BY_HEART))
+        * _may_be_held(evidence)
+    )
+    missing = _missing_distrust(LEAST_DISTRUST, evidence)
+    return _at_least(ops.clip(missing, -MAX_INCREMENT, LEAST_INCREMENT), counts)
 
 
 def kept_distrust(evidence: Evidence) -> Tensor:
@@ -264,20 +306,29 @@ def kept_distrust(evidence: Evidence) -> Tensor:
     Returns:
         Scalar in [-0.5, 0.1]; -0.5 binds nothing.
     """
-    distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
-    left = ops.maximum(1.0 - evidence.progress, 1e-6)
-    missing = (
-        math.log(KEPT_DISTRUST) + KEPT_POWER * ops.log(left) - ops.log(distrust)
-    )
     counts = (
         _share(evidence.interval, *LONG)
-        * _share(evidence.progress, *OVER_SOON)
-        * _share(evidence.num_examples, *ENOUGH_EXAMPLES)
         * _share(evidence.validation_gap, *BY_HEART)
+        * _may_be_held(evidence)
+    )
+    missing = _missing_distrust(KEPT_DISTRUST, evidence)
+    return _at_least(ops.clip(missing, -MAX_INCREMENT, KEPT_INCREMENT), counts)
+
+
+def _missing_distrust(start: float, evidence: Evidence) -> Tensor:
+    """Log of the distrust that a run is to have, over what it has."""
+    distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
+    left = ops.maximum(1.0 - evidence.progress, 1e-6)
+    return math.log(start) + KEPT_POWER * ops.log(left) - ops.log(distrust)
+
+
+def _may_be_held(evidence: Evidence) -> Tensor:
+    """Not at the very end, nor with small batches or pretrained weights."""
+    return (
+        _share(evidence.progress, *OVER_SOON)
+        * _share(evidence.num_examples, *ENOUGH_EXAMPLES)
         * (1.0 - evidence.pretrained)
     )
-    held = ops.clip(missing, -MAX_INCREMENT, KEPT_INCREMENT)
-    return _at_least(held, counts)
 
 
 def either(pretrained: Tensor, trained: float, new: Tensor | float) -> Tensor:

@@ -300,11 +300,19 @@ def _trust(step: dict[str, np.ndarray], first_loss: float) -> float:
     # None that float32 cannot tell from 0, and none beyond the first loss.
     measured = size > 1.2e-5 * np.abs(step["loss"])
     weights = 0.2 * 0.8 ** np.arange(len(size) - 1.0, -1.0, -1.0) * measured
-    weights *= first_loss / np.maximum(size, first_loss)
+    capped = first_loss / np.maximum(size, first_loss)
     # Promises are in proportion to the rate, shortfalls to its square; both are
     # given here at the square.
     rate = step["learning_rate"]
-    promised = weights @ (promised * rate) / rate[-1]
+    promised = promised * rate
+    for n in range(1, len(size)):
+        # Spikes count for ten times what was usual up to them.
+        before = 0.8 ** np.arange(n - 1.0, -1.0, -1.0)
+        usual = before * measured[:n] * capped[:n] @ promised[:n] / before.sum()
+        if 0.0 < 10.0 * usual < capped[n] * promised[n]:
+            capped[n] = 10.0 * usual / promised[n]
+    weights *= capped
+    promised = weights @ promised / rate[-1]
     return 1.0 - weights @ lost / (max(promised, 0.0) + 1e-3 * first_loss)
 
 
@@ -356,7 +364,7 @@ def _features_at(
         np.log(loss[-1] / slow),
         np.log(n) / 3.0 - 1.0,
         np.log(np.ceil(total_steps / interval) / 100.0),
-        step["distance"][-1] / step["weight_norm"][-1] - 0.5,
+        min(step["distance"][-1] / step["weight_norm"][-1] - 0.5, 0.2),
         (np.log(np.clip(1.0 - trust, 0.003, 2.0)) + 2.5) / 1.5,
         pretrained,
         # A validation comes after the decision of the step that it follows.

@@ -15,6 +15,7 @@ from keras_metalr.features import NUM_FEATURES
 from keras_metalr.features import SUMMARY_INITIAL
 from keras_metalr.features import features
 from keras_metalr.features import lost_again
+from keras_metalr.features import measured
 from keras_metalr.features import record_validation
 from keras_metalr.features import training_lead
 from keras_metalr.features import trust
@@ -358,6 +359,69 @@ def test_trust_is_that_of_the_present_rate_on_a_quadratic(factors, distrust):
     assert float(trust(tensors(summary))) == pytest.approx(
         1.0 - distrust, abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("calm", "rate", "spike", "weight"),
+    [
+        # Up to ten times the mean it counts in full, from the second step on.
+        (40, 0.1, 10.0, 1.0),
+        (1, 0.1, 10.0, 1.0),
+        (1, 0.1, 20.0, 0.5),
+        (40, 0.1, 1000.0, 0.01),
+        # The mean is that which trust has, at the square of the present rate.
+        (40, 0.2, 5.0, 1.0),
+        (40, 0.2, 20.0, 0.25),
+        # With nothing before it there is no mean.
+        (0, 0.1, 1000.0, 1.0),
+    ],
+)
+def test_a_spike_counts_for_ten_times_the_mean(calm, rate, spike, weight):
+    steps = [(0.1, 1.0, 0.1)] * calm
+    summary = after([*steps, (rate, spike, 2.0 * spike)])
+    gathered = 1.0 - 0.8**calm
+    promised = 0.8 * gathered * 0.1 / rate + 0.2 * weight * spike
+    lost = 0.8 * gathered * 0.1 + 0.2 * weight * 2.0 * spike
+    assert summary["promised_mean"] == pytest.approx(promised, rel=1e-4)
+    assert summary["shortfall_mean"] == pytest.approx(lost, rel=1e-4)
+
+
+@pytest.mark.parametrize("promised", [-1.0, 0.0])
+def test_what_was_promised_in_vain_is_no_mean_for_a_spike(promised):
+    summary = after([(0.1, promised, 0.1)] * 5 + [(0.1, 50.0, 5.0)])
+    mean = 0.8 * promised * (1.0 - 0.8**5) + 0.2 * 50.0
+    assert summary["promised_mean"] == pytest.approx(mean, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("promised_mean", "loss_first", "share"),
+    [
+        (0.0, 2.0, 0.0),
+        (-1.0, 2.0, 0.0),
+        # As much as the prior, a thousandth of the first loss.
+        (0.002, 2.0, 0.5),
+        (0.002, -2.0, 0.5),
+        (0.018, 2.0, 0.9),
+        (1.0, 0.0, 1.0),
+    ],
+)
+def test_how_much_of_trust_is_measured(promised_mean, loss_first, share):
+    known = {"promised_mean": promised_mean, "loss_first": loss_first}
+    summary = tensors({**SUMMARY_INITIAL, **known})
+    assert float(measured(summary)) == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("distance", "travel"), [(0.0, -0.5), (3.0, 0.1), (3.5, 0.2), (5.0, 0.2)]
+)
+def test_travel_is_limited(distance, travel):
+    # Of weights that were drawn short, nearly all is travel soon.
+    known = {"distance": distance, "weight_norm": 5.0}
+    vector = features(
+        tensors({**scenario_summary(), **known}), *map(tensor, HALFWAY)
+    )
+    value = as_numpy(vector)[FEATURE_NAMES.index("travel")]
+    assert value == pytest.approx(travel, abs=1e-6)
 
 
 @given(scale=st.floats(1e-3, 1e3))

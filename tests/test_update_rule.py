@@ -72,6 +72,7 @@ QUIET = {
     "validation_gap": 10.0,
     "lost_again": 0.0,
     "training_lead": 0.0,
+    "measured": 0.0,
     "pretrained": 1.0,
 }
 
@@ -248,6 +249,7 @@ any_evidence = st.fixed_dictionaries(
         "validation_gap": st.floats(-1e6, 1e6, width=32),
         "lost_again": st.floats(0.0, 1e6, width=32),
         "training_lead": st.floats(-1e6, 1e6, width=32),
+        "measured": st.floats(0.0, 1.0, width=32),
         "pretrained": st.sampled_from([0.0, 1.0]),
     }
 )
@@ -293,13 +295,13 @@ def test_steps_that_go_one_way_are_too_short(cosine, distrust, low, pretrained):
 @pytest.mark.parametrize(
     ("changes", "distrust", "low"),
     [
-        ({}, 0.0, 0.1),
-        ({"progress": 0.4, "loss_share": 0.7}, 0.01, 0.1),
-        ({"progress": 0.15}, 0.0, 0.1),
-        ({"progress": 0.1}, 0.0, -0.2),
-        ({"progress": 0.05}, 0.0, -0.5),
+        ({}, 0.0, 0.2),
+        ({"progress": 0.4, "loss_share": 0.7}, 0.01, 0.2),
+        ({"progress": 0.08}, 0.0, 0.2),
+        ({"progress": 0.055}, 0.0, -0.15),
+        ({"progress": 0.03}, 0.0, -0.5),
         ({"loss_share": 0.5}, 0.0, -0.5),
-        ({"loss_share": 0.6}, 0.0, -0.2),
+        ({"loss_share": 0.6}, 0.0, -0.15),
         ({"progress": 0.6}, 0.0, -0.5),
         ({}, 0.02, -0.5),
         # What has been learned before the run does not show in the loss.
@@ -310,6 +312,43 @@ def test_a_run_that_learns_nothing_takes_longer_steps(changes, distrust, low):
     values = {"loss_share": 1.0, "pretrained": 0.0, **changes}
     found = update_rule.least(evidence(1.0 - distrust, **values))
     assert float(as_numpy(found)) == pytest.approx(low, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "distrust", "low"),
+    [
+        # 0.05 of what is left, to the power of 1.5: 0.0358 after a fifth.
+        ({}, 0.0358, 0.0),
+        ({}, 0.03, 0.1757),
+        ({}, 0.01, 0.2),
+        ({}, 0.0, 0.2),
+        ({}, 0.05, -0.3353),
+        ({}, 0.2, -0.5),
+        ({"progress": 0.5}, 0.01768, 0.0),
+        ({"progress": 0.1}, 0.0, 0.2),
+        # Half of what binds, and nothing.
+        ({"progress": 0.075}, 0.0, -0.15),
+        ({"progress": 0.05}, 0.0, -0.5),
+        ({"progress": 0.8}, 0.0, -0.15),
+        ({"progress": 0.9}, 0.0, -0.5),
+        ({"measured": 0.15}, 0.0, 0.2),
+        ({"measured": 0.1}, 0.0, -0.15),
+        ({"measured": 0.05}, 0.0, -0.5),
+        ({"num_examples": 20.0}, 0.0, -0.15),
+        ({"num_examples": 8.0}, 0.0, -0.5),
+        # With validation data the net must not overfit.
+        ({"validation_gap": 0.1}, 0.0, 0.2),
+        ({"validation_gap": 0.25}, 0.0, -0.15),
+        ({"validation_gap": 0.4}, 0.0, -0.5),
+        ({"validation_gap": -3.0}, 0.0, 0.2),
+        ({"pretrained": 1.0}, 0.0, -0.5),
+    ],
+)
+def test_steps_that_give_all_they_promise_are_too_short(changes, distrust, low):
+    told = {"measured": 1.0, "pretrained": 0.0, **changes}
+    known = evidence(1.0 - distrust, **told)
+    found = float(as_numpy(update_rule.least(known)))
+    assert found == pytest.approx(low, abs=1e-3)
 
 
 LONG_RUN = {

@@ -90,6 +90,7 @@ def evidence(trust, pretrained, cosine=0.0):
         validation_gap=np.full(size, 10.0, "float32"),
         lost_again=np.zeros(size, "float32"),
         training_lead=np.zeros(size, "float32"),
+        measured=np.ones(size, "float32"),
         pretrained=np.full(size, pretrained, "float32"),
     )
 
