@@ -74,9 +74,9 @@ With word vectors, on the LSTM and with Lion MetaLR's rate is a fifth to less
 than a twentieth of the schedule's by half of the run. `docs/design.md`, "Where
 it loses to tuned schedules", says why, but for Lion.
 
-Meta-training has seen none of these kinds. Version 6 of the update rule was set by
-sixteen nets of these and other kinds, with other sizes and runs, so that they are
-new to its controller, but no longer to the rule. Made by
+Meta-training has seen none of these kinds. Version 6 of the update rule was
+set by sixteen nets of these and other kinds, with other sizes and runs, so
+that they are new to its controller, but no longer to the rule. Made by
 `{command}` from
 `benchmarks/results/unfamiliar`; {environment}.
 """
