@@ -70,9 +70,9 @@ schedules was chosen by. MetaLR's is the mean of its seeds; its *rate*: that at
 half of the run, of seed 0.
 """
 FOOT = """
-With word vectors, on the LSTM and with Lion MetaLR's rate is a fifth to less
-than a twentieth of the schedule's by half of the run. `docs/design.md`, "Where
-it loses to tuned schedules", says why, but for Lion.
+On the LSTM and with Lion MetaLR's rate is less than a tenth of the schedule's
+by half of the run. `docs/design.md`, "Where it loses to tuned schedules", says
+why for the first.
 
 Meta-training has seen none of these kinds. Version 6 of the update rule was
 set by sixteen nets of these and other kinds, with other sizes and runs, so
