@@ -202,7 +202,8 @@ def _weight(
 ) -> Tensor:
     """What a decision's promise counts for, in (0, 1]: 1, but for a spike."""
     promised = interval["promised_drop"]
-    # The mean starts at 0, and is divided by the weight that it has gathered.
+    # Usual is the mean that trust has. It starts at 0, and is divided by the
+    # weight that it has gathered.
     gathered = 1.0 - ops.exp(summary["decisions"] * math.log(_EMA["trust"]))
     usual = promised_mean / ops.maximum(gathered, TINY)
     known = ops.logical_and(usual > 0.0, promised > 0.0)

@@ -272,9 +272,10 @@ def least(evidence: Evidence) -> Tensor:
 def least_distrust(evidence: Evidence) -> Tensor:
     """The change that brings distrust to what is little in any run.
 
-    Tuned schedules have a distrust of 0.03 to 0.9 at a tenth of the run, and
-    it falls from there (docs/design.md). Below 0.05 steps are too short, as on
-    nets with word vectors, of which a batch moves but a few.
+    Tuned schedules have a distrust of 0.1 to 0.2 at a tenth of a long run, and
+    it falls from there. Nets with word vectors, of which a batch moves but a
+    few, have 0.003 to 0.04 at their best rate, and next to nothing at a small
+    one (docs/design.md).
 
     Args:
         evidence: `Evidence`.
