@@ -25,7 +25,7 @@ Tensor = Any
 # fall as a cosine, which changes no shorter run. 5: the rate of a net that
 # overfits falls, where validation data tell. 6: new weights' rate grows where
 # nearly all that was promised has come, and sooner where nothing has been
-# learned; a spike does not make up trust by itself, and the feature `travel` has
+# learned; a spike does not make up trust by itself, and `travel` has
 # a limit, within which controllers read what they were trained on.
 RULE_VERSION = 6
 
