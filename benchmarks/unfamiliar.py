@@ -75,8 +75,8 @@ by half of the run. `docs/design.md`, "Where it loses to tuned schedules", says
 why for the first.
 
 Meta-training has seen none of these kinds. Version 6 of the update rule was
-set by sixteen nets of these and other kinds, with other sizes and runs, so
-that they are new to its controller, but no longer to the rule. Made by
+chosen on sixteen other nets of these and other kinds: the nets above are new
+to the controller, but their kinds no longer to the rule. Made by
 `{command}` from
 `benchmarks/results/unfamiliar`; {environment}.
 """

@@ -200,7 +200,7 @@ def _weight(
     promised_mean: Tensor,
     interval: dict[str, Tensor],
 ) -> Tensor:
-    """What a decision's promise counts for, in (0, 1]: 1, but for a spike."""
+    """What a decision counts for in trust, in (0, 1]: 1, but for a spike."""
     promised = interval["promised_drop"]
     # Usual is the mean that trust has. It starts at 0, and is divided by the
     # weight that it has gathered.
@@ -279,7 +279,7 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
 
 
 def measured(summary: dict[str, Tensor]) -> Tensor:
-    """How much of trust is measured, and how much is the prior.
+    """The share of trust that is measured; the rest is its prior.
 
     Args:
         summary: Dict of scalars, as `update_summary` returns it.

@@ -25,8 +25,8 @@ Tensor = Any
 # fall as a cosine, which changes no shorter run. 5: the rate of a net that
 # overfits falls, where validation data tell. 6: new weights' rate grows where
 # nearly all that was promised has come, and sooner where nothing has been
-# learned; a spike does not make up trust by itself, and `travel` has
-# a limit, within which controllers read what they were trained on.
+# learned; a spike does not make up trust by itself, and `travel` has a limit,
+# below which controllers read what they did.
 RULE_VERSION = 6
 
 NUM_DECISIONS = 200
@@ -57,9 +57,10 @@ SOME_TIME = (0.03, 0.08)
 EARLY = (0.6, 0.4)
 IDLE_INCREMENT = 0.2
 
-# The distrust below which steps are too short in any run, at its start; it
-# falls as that of tuned schedules does (below). Trust must be measured, and not
-# its prior, and the run be on its way. And the growth, once a decision.
+# The distrust below which new weights' steps are too short in a run of any
+# length, at its start; it falls as that of tuned schedules does (below). So
+# much of trust must be measured, and so much of the run be over. Last, the most
+# growth in one decision.
 LEAST_DISTRUST = 0.05
 MEASURED = (0.05, 0.15)
 ON_ITS_WAY = (0.05, 0.1)
@@ -167,8 +168,8 @@ def increment(output: Tensor, evidence: Evidence) -> Tensor:
     longer step cannot be justified, and far from there the rate has to fall,
     whatever the controller has to say. On a quadratic, distrust (1 - trust) is
     proportional to the rate, so the rate may change by the factor that brings
-    distrust to `most_distrust`. `least` lifts it where steps are too short for
-    certain.
+    distrust to `most_distrust`. Within the cap `least` lifts what the
+    controller wants, where steps are too short for certain; `most` limits both.
 
     An output of exactly 0 is "hands off": the rate stays, whatever the rest.
 
@@ -238,8 +239,9 @@ def least(evidence: Evidence) -> Tensor:
     """The least change of the log rate, in [-0.5, 0.5]; -0.5 binds nothing.
 
     Four signs tell that steps are too short, on any network and with any
-    optimizer. All need promises that are kept (distrust near 0), and all but
-    the first new weights, since pretrained ones begin with a good loss.
+    optimizer. All need promises that are kept (little distrust), and all but
+    the first new weights: pretrained ones begin with a good loss, and bear
+    less.
 
     - Update after update goes the same way: the rate grows by up to 0.5.
     - A twelfth to half of the run is over and nothing has been learned: it
@@ -247,7 +249,8 @@ def least(evidence: Evidence) -> Tensor:
     - Nearly all that is promised comes, in batches that are not small, and
       validation data, where there are any, do not say that the net overfits:
       `least_distrust`.
-    - The run is long, as well, and validation data do say so: `kept_distrust`.
+    - The run is long, and validation data say that the net does not overfit:
+      `kept_distrust`, up to a distrust of 0.15.
 
     Args:
         evidence: `Evidence`.

@@ -64,20 +64,20 @@ class Part(NamedTuple):
 
 
 def _free(output: Any, evidence: Evidence) -> Any:
-    """No cap and no least change: what the controller wants is what happens."""
+    """No limits: what the controller wants is what happens."""
     del evidence
     return MAX_INCREMENT * ops.tanh(output)
 
 
 def _growth_only(output: Any, evidence: Evidence) -> Any:
-    """A cap that holds the rate, and never lowers it."""
+    """Limits that hold the rate, and never lower it nor lift its fall."""
     wanted = _free(output, evidence)
     held = ops.maximum(increment(output, evidence), 0.0)
     return ops.where(wanted > 0.0, held, wanted)
 
 
 def _as_pretrained(output: Any, evidence: Evidence) -> Any:
-    """The cap of pretrained weights, for new ones too."""
+    """The limits of pretrained weights, for new ones too."""
     pretrained = ops.ones_like(evidence.pretrained)
     return increment(output, evidence._replace(pretrained=pretrained))
 
