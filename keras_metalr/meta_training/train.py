@@ -140,7 +140,8 @@ def score_again(
 
     For a change of the features, the rule or the tasks after which the weights
     are still the best there are, and for stages that are new. What the card
-    says of their training stays, and so do scores of the present versions.
+    says of their training stays, and so do scores of the present versions: an
+    interrupted call goes on where it was.
 
     Args:
         output: Path of the folder that `meta_train` wrote.
@@ -155,23 +156,26 @@ def score_again(
     record = json.loads((output / SCORES_FILE).read_text())
     trained = config_from_record(record["config"])
     present = record.get("scored_with") == _versions()
-    kept = record["scores"] if present else {}
-    record |= {"scores": {}, "scored_with": _versions()}
+    scores = record["scores"] if present else {}
+    record["scored_with"] = _versions()
     loaded = kept_data(work, record["data"])
     record["data_notes"] = kept_notes(work)
     pair = (
         Controller.from_preset(record["origin"]),
         Controller.from_preset(str(output)),
     )
-    for stage in config.stages:
-        if stage.name in kept:
+    held_out = [stage for stage in config.stages if stage.num_held_out]
+    for stage in held_out:
+        if stage.name in scores:
             say(f"{stage.name}: scored before")
-            record["scores"][stage.name] = kept[stage.name]
-        elif stage.num_held_out:
-            record["scores"][stage.name] = _held_out_score(
+        else:
+            scores[stage.name] = _held_out_score(
                 stage, trained, loaded, pair, work, say
             )
-    _write_card(output.name, trained, record, output)
+        names = [stage.name for stage in held_out if stage.name in scores]
+        record["scores"] = {name: scores[name] for name in names}
+        # One takes minutes, so that each is written down at once.
+        _write_card(output.name, trained, record, output)
     return record
 
 

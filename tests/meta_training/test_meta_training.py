@@ -368,13 +368,26 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     other = {**record, "scored_with": old, "scores": made_up}
     (output / "scores.json").write_text(json.dumps(other))
     assert score_again(*arguments) == record
-    # A stage that is new is scored beside what was there.
-    new = Stage("dense", 10, 1, 0, 2)
-    config = CONFIGS["smoke"]._replace(stages=(*CONFIGS["smoke"].stages, new))
-    more = score_again(output, tmp_path / "work", config, lines.append)
-    assert more["scores"].pop("dense-10")["evolved"]["tasks"] == 2
-    assert more == record
+    # Stages that are new are scored beside what was there, each for good.
+    first, last = Stage("dense", 10, 1, 0, 2), Stage("dense", 5, 1, 0, 2)
+    config = CONFIGS["smoke"]
+    config = config._replace(stages=(first, *config.stages, last))
+    arguments = (output, tmp_path / "work", config)
+
+    def interrupt(line):
+        if line.startswith("tuning 2 tasks of dense-5"):
+            raise KeyboardInterrupt
+        lines.append(line)
+
+    with pytest.raises(KeyboardInterrupt):
+        score_again(*arguments, interrupt)
     assert "| dense-10 | 2 | " in (output / "CARD.md").read_text()
+    more = score_again(*arguments, lines.append)
+    assert lines.count("dense-10: scored before") == 1
+    assert list(more["scores"]) == ["dense-10", "dense-20", "dense-5"]
+    assert more["scores"].pop("dense-10")["evolved"]["tasks"] == 2
+    del more["scores"]["dense-5"]
+    assert more == record
 
 
 @pytest.mark.large
