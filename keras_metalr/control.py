@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_metalr import backend
 from keras_metalr import safe_start
+from keras_metalr import schedule
 from keras_metalr.decision import Clock
 from keras_metalr.decision import LastBatch
 from keras_metalr.decision import Settings
@@ -53,6 +54,10 @@ def _is_overwritten(variable: keras.Variable) -> bool:
     return bool(getattr(variable, "overwrite_with_gradient", False))
 
 
+def _largest(values: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(ops.maximum, values)
+
+
 class RunControl:
     """Measures and steers one run; its memory is a `RunState`.
 
@@ -88,7 +93,8 @@ class RunControl:
         self._all_measured = len(self._variables) == len(variables)
         self._rates = list(rates)
         self._controller = controller
-        if any(rate.scheduled for rate in rates):
+        self._scheduled = any(rate.scheduled for rate in rates)
+        if self._scheduled:
             # A schedule may go to 0. A factor that held it above the limit
             # there would still be in force when it rises again.
             settings = settings._replace(min_learning_rate=TINY)
@@ -102,6 +108,7 @@ class RunControl:
         self.state = RunState(
             sample_size=self.sample.size,
             rates=[rate.initial for rate in rates],
+            scheduled=[rate.scheduled for rate in rates],
             controller=controller,
             horizon=horizon,
             ramping=settings.safe_start,
@@ -134,20 +141,10 @@ class RunControl:
             finite = ops.isfinite(gradient_norm + loss)
             weights = self.sample.gather(self._variables)
             first = self._first()
-            scalars = self.state.read()
-            if self._starting():
-                scalars = safe_start.begin(
-                    scalars,
-                    weight_norm(weights, self.sample.num_coordinates),
-                    gradient_norm,
-                    self._log_base(),
-                    self.sample.num_coordinates,
-                )
-            if self._may_be_out_of_bounds():
-                multiplier = bounded(
-                    scalars["log_multiplier"], self._log_base(), self._settings
-                )
-                scalars = {**scalars, "log_multiplier": multiplier}
+            bases = self._bases()
+            scalars = self._within_bounds(
+                self.state.read(), bases, weights, gradient_norm
+            )
             self._context.due = due = self._due()
             products = backend.cond(
                 due,
@@ -155,7 +152,7 @@ class RunControl:
                 lambda: ops.zeros((len(gradients),), dtype="float32"),
             )
             # The weights are written once they have been read.
-            rate = self._assign_rates(scalars, after=(weights, products))
+            rate = self._assign_rates(scalars, bases, after=(weights, products))
             measured = {
                 "scalars": scalars,
                 "loss": loss,
@@ -199,10 +196,13 @@ class RunControl:
             measured["gradient_norm"] = before["gradient_norm"]
             measured["learning_rate"] = before["rate"]
             finite = ops.cast(before["finite"], "float32")
-            # Where nothing pulls (weights of 0, a margin that is kept), a step
-            # says nothing of how long steps should be.
-            told = ops.cast(before["gradient_norm"] > 0.0, "float32")
-            is_update = self._is_update() * told
+            # Where nothing pulls (weights of 0, a margin that is kept), and at
+            # a rate of 0, where a schedule may begin, a step says nothing of
+            # how long steps should be.
+            told = ops.logical_and(
+                before["gradient_norm"] > 0.0, before["rate"] > 0.0
+            )
+            is_update = self._is_update() * ops.cast(told, "float32")
             moved = finite * is_update
             scalars = count_step(
                 before["scalars"],
@@ -212,7 +212,13 @@ class RunControl:
                 self._bad(before["loss"], finite),
             )
             if self._starting():
-                scalars = self._advance_start(scalars, measured, moved)
+                taken = self._counters()[STEP] + 1
+                scalars = safe_start.advance(
+                    scalars,
+                    measured,
+                    moved,
+                    ops.cast(taken >= self._longest_start, "float32"),
+                )
             state.write(scalars)
             # Where the host knows the first step, no other writes this.
             if self._context.host_first is not False:
@@ -273,47 +279,52 @@ class RunControl:
         host = self._context.host_starting
         return self._settings.safe_start and host is not False
 
-    def _advance_start(
-        self, scalars: Scalars, measured: Scalars, moved: Tensor
+    def _within_bounds(
+        self,
+        scalars: Scalars,
+        bases: Sequence[Tensor],
+        weights: Tensor,
+        gradient_norm: Tensor,
     ) -> Scalars:
-        """The safe start, one step further."""
-        # At a rate of 0, where a schedule may begin, nothing moves.
-        at_a_rate = ops.cast(measured["learning_rate"] > 0.0, "float32")
-        taken = self._counters()[STEP] + 1
-        return safe_start.advance(
-            scalars,
-            measured,
-            moved * at_a_rate,
-            ops.cast(taken >= self._longest_start, "float32"),
+        """Before a step: the factor as the safe start and schedules have it."""
+        # Else the rate has not moved since the last decision. At first the
+        # user's own may lie beyond the limits.
+        if not self._scheduled and self._context.host_starting is False:
+            return scalars
+        log_base = ops.log(ops.maximum(_largest(bases), TINY))
+        if self._scheduled:
+            scalars = schedule.follow(scalars, log_base)
+        if self._starting():
+            scalars = safe_start.begin(
+                scalars,
+                weight_norm(weights, self.sample.num_coordinates),
+                gradient_norm,
+                log_base,
+                self.sample.num_coordinates,
+            )
+        multiplier = bounded(
+            scalars["log_multiplier"], log_base, self._settings
         )
+        return {**scalars, "log_multiplier": multiplier}
 
-    def _may_be_out_of_bounds(self) -> bool:
-        """Whether the rate may have left its limits since the last decision.
-
-        The safe start and a schedule move it, and the user's own may lie beyond
-        them from the first.
-        """
-        scheduled = any(rate.scheduled for rate in self._rates)
-        return scheduled or self._context.host_starting is not False
-
-    def _log_base(self) -> Tensor:
-        initial = backend.read(self.state.base_rates)[0]
-        return ops.log(ops.maximum(self._rates[0].base(initial), TINY))
+    def _bases(self) -> list[Tensor]:
+        """The user's own rates at this step."""
+        initial = backend.read(self.state.base_rates)
+        return [rate.base(initial[i]) for i, rate in enumerate(self._rates)]
 
     def _assign_rates(
-        self, scalars: Scalars, after: Sequence[Tensor]
+        self,
+        scalars: Scalars,
+        bases: Sequence[Tensor],
+        after: Sequence[Tensor],
     ) -> Tensor:
-        """Set every rate; returns the first one, scalar float32."""
+        """Set every rate; returns the largest one, scalar float32."""
         multiplier = ops.exp(scalars["log_multiplier"])
         multiplier = backend.computed_after(multiplier, after)
-        initial = backend.read(self.state.base_rates)
-        values = [
-            rate.base(initial[i]) * multiplier
-            for i, rate in enumerate(self._rates)
-        ]
+        values = [base * multiplier for base in bases]
         for rate, value in zip(self._rates, values, strict=True):
-            rate.assign(value, multiplier)
-        return values[0]
+            rate.assign(value)
+        return _largest(values)
 
     def _counters(self) -> Tensor:
         return backend.read(self.state.counters)
@@ -349,7 +360,13 @@ class RunControl:
 
     def _updates_taken(self) -> Tensor:
         """Batches that the optimizer has counted, integer."""
-        return ops.convert_to_tensor(self._rates[0].optimizer._iterations)
+        # A part of the optimizer that has nothing to update stays at 0.
+        return _largest(
+            [
+                ops.convert_to_tensor(rate.optimizer._iterations)
+                for rate in self._rates
+            ]
+        )
 
     # -- The end of the step. -----------------------------------------------
 

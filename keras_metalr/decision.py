@@ -24,6 +24,7 @@ from keras_metalr.features import trust
 from keras_metalr.features import update_summary
 from keras_metalr.features import validation_gap
 from keras_metalr.guard import GUARD_INITIAL
+from keras_metalr.schedule import SCHEDULE_INITIAL
 from keras_metalr.signals import RESOLUTION
 from keras_metalr.signals import TINY
 from keras_metalr.signals import shortfall
@@ -90,6 +91,7 @@ _ALL_INITIAL: dict[str, float] = {
     **GUARD_INITIAL,
     **INTERVAL_INITIAL,
     **CONTROL_INITIAL,
+    **SCHEDULE_INITIAL,
 }
 INITIAL: dict[str, float] = {
     **{

@@ -117,8 +117,11 @@ class HostWatch:
         accumulation = accumulation_steps(optimizer.inner)
         if accumulation == 1:
             return 0
-        iterations = optimizer.rates[0].optimizer._iterations
-        taken = int(ops.convert_to_numpy(iterations))
+        # A part of the optimizer that has nothing to update stays at 0.
+        taken = max(
+            int(ops.convert_to_numpy(rate.optimizer._iterations))
+            for rate in optimizer.rates
+        )
         return int(gathered(taken, step, accumulation))
 
     def _look(

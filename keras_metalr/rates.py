@@ -17,7 +17,7 @@ Tensor = Any
 
 
 class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The user's schedule, times a factor that is set in the train step.
+    """The user's schedule, but for a rate that is set in the train step.
 
     Args:
         schedule: A `LearningRateSchedule`, or a callable without arguments.
@@ -25,7 +25,7 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedule: Any) -> None:
         self.schedule = schedule
-        self.factor: Tensor = 1.0
+        self.rate: Tensor | None = None
 
     def base(self, step: Tensor) -> Tensor:
         """The user's own rate at this step, scalar float32."""
@@ -37,7 +37,7 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         """The rate in use at this step, scalar float32."""
-        return self.base(step) * self.factor
+        return self.base(step) if self.rate is None else self.rate
 
     def get_config(self) -> dict[str, Any]:
         """Not to be saved: it is in the optimizer during a step alone.
@@ -92,19 +92,19 @@ class Rate:
             return self._scaled.base(self.optimizer._iterations)
         return initial
 
-    def assign(self, rate: Tensor, multiplier: Tensor) -> None:
+    def assign(self, rate: Tensor) -> None:
         """Set the rate, inside the train step."""
         if self.scheduled:
             # For this step alone, so that a checkpoint has the user's own.
-            self._scaled.factor = multiplier
+            self._scaled.rate = rate
             self.optimizer._learning_rate = self._scaled
         else:
             backend.assign(self.original, ops.cast(rate, self.original.dtype))
 
     def release(self) -> None:
-        """After the step: a traced factor must not be read outside it."""
+        """After the step: a traced rate must not be read outside it."""
         if self.scheduled:
-            self._scaled.factor = 1.0
+            self._scaled.rate = None
             self.optimizer._learning_rate = self.original
 
     def restore(self, value: float | None) -> None:

@@ -32,6 +32,8 @@ class RunState(keras.layers.Layer):
     Args:
         sample_size: Integer, number of sampled coordinates.
         rates: Sequence of floats, the user's own rate of each optimizer.
+        scheduled: Sequence of booleans, whether each has a schedule, which its
+            `rates` says nothing of.
         controller: `keras.Model` whose weights are copied. The run works on the
             copy: feedback never changes the user's controller.
         horizon: Tuple of integers `(total_steps, interval)`.
@@ -44,6 +46,7 @@ class RunState(keras.layers.Layer):
         self,
         sample_size: int,
         rates: Sequence[float],
+        scheduled: Sequence[bool],
         controller: keras.Model,
         horizon: tuple[int, int],
         ramping: bool,
@@ -64,6 +67,7 @@ class RunState(keras.layers.Layer):
             "scalars", np.array(list(scalars.values()), "float32")
         )
         self.base_rates = make("base_rates", np.array(rates, "float32"))
+        self._scheduled = np.array(scheduled, "int32")
         self.start = make("start", np.zeros(sample_size, "float32"))
         self.last_update = make("last_update", np.zeros(sample_size, "float32"))
         self.trace = make(
@@ -141,6 +145,7 @@ class RunState(keras.layers.Layer):
         for variable in self.variables:
             store[variable.name] = ops.convert_to_numpy(variable)
         store["feature_version"] = np.array(FEATURE_VERSION)
+        store["scheduled"] = self._scheduled
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved.
@@ -159,6 +164,20 @@ class RunState(keras.layers.Layer):
                 f"The checkpoint holds a run with version {version} of the "
                 f"features; this keras_metalr computes {FEATURE_VERSION}. "
                 "Resume it with the keras_metalr it was saved by."
+            )
+        scheduled = np.asarray(store["scheduled"])
+        if not np.array_equal(scheduled, self._scheduled):
+            raise ValueError(
+                "The checkpoint's run and this one do not have the same kind "
+                "of learning rates. 1 for each optimizer with a schedule, 0 "
+                f"for one with a number: the checkpoint has {scheduled}, this "
+                f"model {self._scheduled}. Compile the model as it was."
+            )
+        missing = [v.name for v in self.variables if v.name not in store]
+        if missing:
+            raise ValueError(
+                f"The checkpoint's MetaLR state lacks {', '.join(missing)}. It "
+                "was saved with another controller or version of keras_metalr."
             )
         values = [np.asarray(store[v.name]) for v in self.variables]
         # All of them before the first is written: a refusal changes nothing.

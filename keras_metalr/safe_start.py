@@ -48,8 +48,8 @@ def begin(
 ) -> Scalars:
     """Until the weights have moved, forget the user's rate.
 
-    The first step may be one that moves nothing: its gradient overflows, or the
-    user's schedule begins at 0.
+    The first step may be one that moves nothing: its gradient overflows or is
+    not a number, or the user's schedule begins at 0.
 
     Args:
         scalars: Dict with the keys of `decision.INITIAL`.
@@ -61,9 +61,12 @@ def begin(
     Returns:
         The new scalars.
     """
+    # A batch that is not finite moves nothing but weight decay, which goes by
+    # the rate.
+    finite = ops.isfinite(gradient_norm)
     log_rate = first_log_rate(
         weight_norm,
-        gradient_norm,
+        ops.where(finite, gradient_norm, 0.0),
         num_coordinates,
         start_ratio(scalars["pretrained"]),
     )

@@ -147,8 +147,16 @@ class StateBefore:
                 )
             ],
         )
-        if self._state.buffers and not kept:
-            backend.overwrite(self._state.buffers, self._buffers)
+        # No branch: it would wait for the device.
+        backend.overwrite(
+            self._state.buffers,
+            [
+                ops.where(kept, buffer, value)
+                for buffer, value in zip(
+                    self._state.buffers, self._buffers, strict=True
+                )
+            ],
+        )
 
     def values(self, variables: Sequence[keras.Variable]) -> list[Tensor]:
         """The values that variables had, or have where the step leaves them."""

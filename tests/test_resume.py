@@ -180,6 +180,28 @@ def test_a_loaded_model_and_restore(file, left, whole):
     np.testing.assert_array_equal(metalr.trace["step"], np.arange(1, 7))
 
 
+def test_a_run_with_another_kind_of_rate_is_refused(left):
+    model = keras.models.load_model(left / "run.keras")
+    schedule = keras.optimizers.schedules.ExponentialDecay(1e-3, 10, 0.9)
+    model.compile(keras.optimizers.Adam(schedule), loss=model.loss)
+    model.optimizer.build(model.trainable_variables)
+    before = model.get_weights()
+    metalr = resume_script.make_metalr().restore(left / "run.keras")
+    with pytest.raises(
+        ValueError, match=r"checkpoint has \[0\], this model \[1\]"
+    ):
+        _train(model, metalr, initial_epoch=2)
+    assert largest_difference(model.get_weights(), before) == 0.0
+    assert model.optimizer.learning_rate is not None
+
+
+def test_a_run_with_a_smaller_controller_is_refused(left):
+    model = keras.models.load_model(left / "run.keras")
+    metalr = MetaLR(Controller((64, 32, 16))).restore(left / "run.keras")
+    with pytest.raises(ValueError, match="lacks controller_6"):
+        resume_script.fit(model, metalr, epochs=3, initial_epoch=2)
+
+
 def test_without_restore_a_loaded_model_starts_a_run_of_its_own(left):
     model = keras.models.load_model(left / "run.keras")
     # To this run the rate in the file is the user's own.

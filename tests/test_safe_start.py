@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from keras import ops
 
 from keras_metalr import safe_start
-
-
-def tensor(value):
-    return ops.convert_to_tensor(np.asarray(value, "float32"))
+from keras_metalr.decision import INITIAL
+from tests.tensors import tensor
+from tests.tensors import tensors
 
 
 def test_new_weights_start_with_longer_updates():
@@ -35,6 +33,16 @@ def test_first_update_is_short_for_any_direction(
     rate = math.exp(float(log_rate))
     for direction in (gradient_norm, 4.0 * math.sqrt(num_coordinates)):
         assert rate * direction <= 1e-4 * weight_norm * 1.001
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_first_batch_that_is_not_finite_has_a_safe_rate(bad):
+    # Weight decay goes by it.
+    scalars = tensors({**INITIAL, "pretrained": 1.0})
+    known = tensor(10.0), tensor(bad), tensor(math.log(1e3)), 100
+    begun = safe_start.begin(scalars, *known)
+    rate = 1e3 * math.exp(float(begun["log_multiplier"]))
+    assert rate == pytest.approx(1e-4 * 10.0 / 40.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.1, 10.0, 1e3])
