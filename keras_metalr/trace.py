@@ -133,14 +133,20 @@ class Trace:
                 "`path` must end in .csv or .npz (a .parquet file is read with "
                 f"`pandas.read_parquet`). Received: path={str(path)!r}."
             )
-        if source.suffix == ".npz":
-            columns, rows = _read_npz(source)
-        else:
-            with source.open(encoding="utf-8") as file:
-                columns = tuple(file.readline().strip().split(","))
-                lines = file.read().split()
-            values = [line.split(",") for line in lines]
-            rows = np.array(values, "float32").reshape(-1, len(columns))
+        read = _read_npz if source.suffix == ".npz" else _read_csv
+        try:
+            columns, rows = read(source)
+        except (
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise ValueError(
+                f"{str(path)!r} holds no trace that can be read: it is "
+                "damaged, or a file of another kind."
+            ) from error
         if columns != cls.columns:
             raise ValueError(
                 f"{str(path)!r} has columns {columns}; expected {cls.columns}."
@@ -162,11 +168,14 @@ class Trace:
 
 
 def _read_npz(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
-    try:
-        # NumPy leaves a damaged file open that it has opened itself.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return tuple(data["columns"].tolist()), data["rows"]
-    except (EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{str(path)!r} holds no trace that can be read ({error})."
-        ) from error
+    # NumPy leaves a damaged file open that it has opened itself.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        return tuple(data["columns"].tolist()), data["rows"]
+
+
+def _read_csv(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
+    with path.open(encoding="utf-8") as file:
+        columns = tuple(file.readline().strip().split(","))
+        lines = file.read().split()
+    values = [line.split(",") for line in lines]
+    return columns, np.array(values, "float32").reshape(-1, len(columns))

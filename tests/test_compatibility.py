@@ -777,16 +777,48 @@ def _count_host_reads(monkeypatch) -> list[int]:
     return count
 
 
+def _with_module_of_torch() -> keras.Model:
+    import torch
+
+    norm = torch.nn.BatchNorm1d(NUM_INPUTS)
+    model = keras.Sequential(
+        [
+            keras.Input((NUM_INPUTS,)),
+            keras.layers.TorchModuleWrapper(
+                norm, output_shape=(None, NUM_INPUTS)
+            ),
+            keras.layers.Dense(NUM_CLASSES),
+        ]
+    )
+    model.compile(O.Adam(RATE), loss=cross_entropy(), **QUICK)
+    return model
+
+
 @pytest.mark.parametrize("guard", [False, True])
-def test_nothing_comes_to_the_host_for_a_batch(guard, monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        # Without Dropout: on torch Keras reads its seed at every call.
+        pytest.param(
+            lambda: compiled(O.Adam(RATE), drop=False, **QUICK), id="Keras's"
+        ),
+        pytest.param(
+            _with_module_of_torch,
+            id="with buffers",
+            marks=pytest.mark.skipif(
+                BACKEND != "torch", reason="The layer is PyTorch's."
+            ),
+        ),
+    ],
+)
+def test_nothing_comes_to_the_host_for_a_batch(make, guard, monkeypatch):
     count = _count_host_reads(monkeypatch)
     # As on a GPU: what lies on a CPU may be looked at.
     monkeypatch.setattr(backend, "at_hand", lambda tensor: False)
 
     def reads(num_steps: int, callbacks: list) -> int:
         x, y = make_data(num_steps * BATCH_SIZE)
-        # Without Dropout: on torch Keras reads its seed at every call.
-        model = compiled(O.Adam(RATE), drop=False, **QUICK)
+        model = make()
         before = count[0]
         model.fit(x, y, callbacks=callbacks, **FIT)
         return count[0] - before

@@ -123,6 +123,22 @@ def test_load_of_other_columns(tmp_path):
             Trace.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["text.npz", "array.npz", "cut.csv", "x.csv"])
+def test_load_of_a_damaged_file(trace, name, tmp_path):
+    path = tmp_path / name
+    if name == "text.npz":
+        path.write_text("no archive")
+    elif name == "array.npz":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        trace.save(path)
+        text = path.read_text()
+        path.write_text(text[:-30] if name == "cut.csv" else text + "x\n")
+    with pytest.raises(ValueError, match=f"{name}' holds no trace"):
+        Trace.load(path)
+
+
 def test_load_never_runs_code(tmp_path):
     # An array of objects is a pickle, which can hold any code.
     np.savez(
@@ -130,5 +146,6 @@ def test_load_never_runs_code(tmp_path):
         rows=np.array([print], dtype=object),
         columns=np.array(Trace.columns),
     )
-    with pytest.raises(ValueError, match="pickle"):
+    with pytest.raises(ValueError, match="holds no trace") as error:
         Trace.load(tmp_path / "bad.npz")
+    assert "pickle" in str(error.value.__cause__)
