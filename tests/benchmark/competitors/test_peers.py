@@ -1,7 +1,5 @@
 """Every method of the table, on two functions and a small net."""
 
-import contextlib
-import importlib.metadata
 import math
 
 import keras
@@ -18,12 +16,6 @@ from tests.benchmark.competitors import objectives
 KNOWN_FAILURES = {
     ("sgd_hd", "rosenbrock"): "its rate of the rate is not free of scale: the "
     "squared norm of the first gradients is 3e4",
-}
-# Where the guard has to act, and why. How the arithmetic rounds decides: with
-# JAX 0.12 no step leaves the valley.
-GUARDED = {
-    ("metalr", "rosenbrock"): "gradients without noise agree all along the "
-    "valley, so the rate rises until a step leaves it",
 }
 # Where a method takes the task's own rate: Adam's for these tasks.
 RATE = 0.03
@@ -52,15 +44,7 @@ def start_of(name):
 def test_every_method_lowers_the_loss(name, task):
     trainee, x, y, batch_size = make_trainee(name, task)
     before = float(trainee.model.evaluate(x, y, verbose=0))
-    with (
-        pytest.warns(
-            UserWarning, match="went back to earlier weights [12] time"
-        )
-        if (name, task) in GUARDED
-        and importlib.metadata.version("jax").startswith("0.10.")
-        else contextlib.nullcontext()
-    ):
-        history = objectives.train(trainee, x, y, batch_size, start_of(name))
+    history = objectives.train(trainee, x, y, batch_size, start_of(name))
     after = history["val_loss"][-1]
     if (name, task) in KNOWN_FAILURES:
         assert not after < before, "It works now: take it off the list."
