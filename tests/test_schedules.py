@@ -219,6 +219,17 @@ def test_a_checkpoint_of_a_run_holds_the_users_own_schedule(tmp_path):
     assert largest_difference(loaded.get_weights(), model.get_weights()) == 0.0
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="Elsewhere it is called when a step is traced.",
+)
+@pytest.mark.parametrize("callbacks", [[], [MetaLR(Controller())]])
+def test_a_rate_that_is_a_function_is_called_once_a_step(callbacks):
+    calls = []
+    fit(lambda: calls.append(None) or 1e-3, callbacks)
+    assert len(calls) == NUM_STEPS
+
+
 def test_a_rate_that_is_a_function_can_be_saved(tmp_path):
     save = keras.callbacks.ModelCheckpoint(str(tmp_path / "run.keras"))
     model = fit(_rate, [MetaLR(Controller()), save])
