@@ -137,26 +137,10 @@ class StateBefore:
         Args:
             kept: Scalar boolean tensor, whether the batch is.
         """
-        statistics = self._state.statistics
-        _assign(
-            statistics,
-            [
-                ops.where(kept, variable, value)
-                for variable, value in zip(
-                    statistics, self._statistics, strict=True
-                )
-            ],
-        )
         # No branch: it would wait for the device.
-        backend.overwrite(
-            self._state.buffers,
-            [
-                ops.where(kept, buffer, value)
-                for buffer, value in zip(
-                    self._state.buffers, self._buffers, strict=True
-                )
-            ],
-        )
+        statistics, buffers = self._state.statistics, self._state.buffers
+        _assign(statistics, _chosen(kept, statistics, self._statistics))
+        backend.overwrite(buffers, _chosen(kept, buffers, self._buffers))
 
     def values(self, variables: Sequence[keras.Variable]) -> list[Tensor]:
         """The values that variables had, or have where the step leaves them."""
@@ -179,6 +163,13 @@ class StateBefore:
         yield
         backend.set_random_state(after)
         backend.overwrite(self._state.buffers, new_buffers)
+
+
+def _chosen(
+    kept: Tensor, after: Sequence[Any], before: Sequence[Tensor]
+) -> list[Tensor]:
+    pairs = zip(after, before, strict=True)
+    return [ops.where(kept, new, old) for new, old in pairs]
 
 
 def _assign(

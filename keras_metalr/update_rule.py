@@ -294,8 +294,7 @@ def least_distrust(evidence: Evidence) -> Tensor:
         * ops.where(unknown, 1.0, _share(evidence.validation_gap, *BY_HEART))
         * _may_be_held(evidence)
     )
-    missing = _missing_distrust(LEAST_DISTRUST, evidence)
-    return _at_least(ops.clip(missing, -MAX_INCREMENT, LEAST_INCREMENT), counts)
+    return _held_at(LEAST_DISTRUST, LEAST_INCREMENT, counts, evidence)
 
 
 def kept_distrust(evidence: Evidence) -> Tensor:
@@ -316,15 +315,18 @@ def kept_distrust(evidence: Evidence) -> Tensor:
         * _share(evidence.validation_gap, *BY_HEART)
         * _may_be_held(evidence)
     )
-    missing = _missing_distrust(KEPT_DISTRUST, evidence)
-    return _at_least(ops.clip(missing, -MAX_INCREMENT, KEPT_INCREMENT), counts)
+    return _held_at(KEPT_DISTRUST, KEPT_INCREMENT, counts, evidence)
 
 
-def _missing_distrust(start: float, evidence: Evidence) -> Tensor:
-    """Log of the distrust that a run is to have, over what it has."""
+def _held_at(
+    start: float, increment: float, weight: Tensor, evidence: Evidence
+) -> Tensor:
+    """The least change that holds distrust at a curve, from its start on."""
     distrust = ops.maximum(1.0 - evidence.trust, 1e-6)
     left = ops.maximum(1.0 - evidence.progress, 1e-6)
-    return math.log(start) + KEPT_POWER * ops.log(left) - ops.log(distrust)
+    # Log of the distrust that the run is to have, over what it has.
+    missing = math.log(start) + KEPT_POWER * ops.log(left) - ops.log(distrust)
+    return _at_least(ops.clip(missing, -MAX_INCREMENT, increment), weight)
 
 
 def _may_be_held(evidence: Evidence) -> Tensor:

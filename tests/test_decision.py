@@ -264,7 +264,7 @@ def test_rate_need_not_grow_at_once_or_late_or_where_something_was_learned():
             loss_after=loss_slow - 4e-4,
             step=step,
         )
-        assert row["increment"] == pytest.approx(least, abs=1e-5)
+        assert row["increment"] == pytest.approx(least)
 
 
 def test_new_weights_bear_less_trust_than_pretrained_ones():

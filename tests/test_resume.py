@@ -192,7 +192,7 @@ def test_a_run_with_another_kind_of_rate_is_refused(left):
     ):
         _train(model, metalr, initial_epoch=2)
     assert largest_difference(model.get_weights(), before) == 0.0
-    assert model.optimizer.learning_rate is not None
+    assert model.optimizer._learning_rate is schedule
 
 
 def test_a_run_with_a_smaller_controller_is_refused(left):

@@ -176,7 +176,6 @@ def test_a_part_that_begins_at_zero_does_not_lift_the_others(frozen):
         # A part without weights: no bias is trained.
         for layer in model.layers:
             if layer.weights:
-                layer.use_bias = False
                 layer.bias.trainable = False
         model.compile(model.optimizer, loss=model.loss, **QUICK)
     x, y = make_data(NUM_STEPS * BATCH_SIZE)

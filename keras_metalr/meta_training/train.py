@@ -172,8 +172,9 @@ def score_again(
             scores[stage.name] = _held_out_score(
                 stage, trained, loaded, pair, work, say
             )
-        names = [stage.name for stage in held_out if stage.name in scores]
-        record["scores"] = {name: scores[name] for name in names}
+        record["scores"] = {
+            s.name: scores[s.name] for s in held_out if s.name in scores
+        }
         # One takes minutes, so that each is written down at once.
         _write_card(output.name, trained, record, output)
     return record

@@ -388,6 +388,8 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     assert more["scores"].pop("dense-10")["evolved"]["tasks"] == 2
     del more["scores"]["dense-5"]
     assert more == record
+    card = (output / "CARD.md").read_text()
+    assert "| dense-10 | 2 | " in card and "| dense-5 | 2 | " in card
 
 
 @pytest.mark.large
