@@ -62,7 +62,7 @@ class MetaLR(keras.callbacks.Callback):
     falls almost as the gradient promised.
 
     With a `LearningRateSchedule` the controller scales the schedule; with a
-    `MultiOptimizer` it scales all rates alike, and the first one is shown.
+    `MultiOptimizer` it scales all rates alike, and the largest is shown.
     Callbacks that set the rate themselves (`LearningRateScheduler`,
     `ReduceLROnPlateau`) are overruled.
 

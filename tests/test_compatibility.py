@@ -334,7 +334,7 @@ SPECIAL: dict[str, Case] = {
     "MultiOptimizer of a map": Case(
         _multi_by_map, compile=XLA_CHOSEN, rates=(0.1, 0.1)
     ),
-    "MultiOptimizer of a callable": Case(_multi_by_callable),
+    "MultiOptimizer of a callable": Case(_multi_by_callable, rates=(0.1, 0.1)),
     "LossScaleOptimizer": Case(
         lambda: O.LossScaleOptimizer(O.Adam(RATE)), compile=XLA_CHOSEN
     ),
