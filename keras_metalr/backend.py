@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import types
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -305,6 +306,27 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import torch
 
     return torch.compiler.disable(function)
+
+
+def untraced(step: Any) -> Callable[..., Any]:
+    """The method itself, where it was given a graph of its own.
+
+    What is measured within a `tf.function` or a `jax.jit` cannot be read
+    outside it; the train function is compiled as a whole in any case.
+
+    Args:
+        step: Method, such as a model's `train_step`.
+    """
+    if _NAME == "tensorflow":
+        return getattr(step, "python_function", step)
+    if _NAME == "jax":
+        import jax
+
+        compiled = type(jax.jit(lambda: None))
+        if isinstance(getattr(step, "__func__", None), compiled):
+            return types.MethodType(step.__wrapped__, step.__self__)
+        return step.__wrapped__ if isinstance(step, compiled) else step
+    return step
 
 
 def eager_value(variable: Tensor) -> Any:

@@ -20,7 +20,6 @@ from keras_metalr.arguments import check_numbers
 from keras_metalr.arguments import load_controller
 from keras_metalr.decision import Settings
 from keras_metalr.experience import Experience
-from keras_metalr.experience import fingerprint
 from keras_metalr.experience import load as load_experiences
 from keras_metalr.experience import next_shift
 from keras_metalr.experience import save as save_experience
@@ -329,7 +328,9 @@ class MetaLR(keras.callbacks.Callback):
 
         `BackupAndRestore` needs no help. But `keras.models.load_model` makes a
         new model, with a plain optimizer that knows nothing of MetaLR: give
-        the same file to `restore`, and the next `fit` goes on where it was.
+        the same file to `restore`, and the next `fit` goes on where it was,
+        with the controller that the run began with and by its learning rate,
+        which is the one that the optimizer has when `fit` ends.
 
         Args:
             path: String or path of a `.keras` or `.weights.h5` file.
@@ -446,7 +447,7 @@ class MetaLR(keras.callbacks.Callback):
             monitor,
             session.output_shift(),
             self.trace,
-            fingerprint(self._controller_model),
+            session.controller_fingerprint(),
         )
         try:
             save_experience(self.experience_dir, experience)

@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_metalr import backend
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.features import NUM_FEATURES
+from keras_metalr.update_rule import RULE_VERSION
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "controller.weights.h5"
@@ -222,6 +224,25 @@ def shipped_presets() -> list[str]:
     """Names of the presets inside the package, sorted."""
     root = pathlib.Path(str(resources.files("keras_metalr"))) / "presets"
     return sorted(path.parent.name for path in root.glob(f"*/{CONFIG_FILE}"))
+
+
+def fingerprint(controller: keras.Model) -> str:
+    """What tells runs of a controller from those of any other.
+
+    What an output is shifted by says nothing about another controller's, nor
+    about one whose outputs go through another rule.
+
+    Args:
+        controller: `keras.Model`, built.
+
+    Returns:
+        String: some of the sha256 of its weights, and the version of the rule.
+    """
+    digest = hashlib.sha256()
+    for variable in controller.weights:
+        weights = np.asarray(backend.eager_value(variable))
+        digest.update(weights.tobytes())
+    return f"{digest.hexdigest()[:16]}-rule{RULE_VERSION}"
 
 
 def preset_path(preset: str | os.PathLike[str]) -> pathlib.Path:

@@ -8,7 +8,6 @@ the benefit of the doubt (the lower confidence bound of Srinivas et al., 2010,
 https://arxiv.org/abs/0912.3995).
 """
 
-import hashlib
 import math
 import os
 import pathlib
@@ -20,11 +19,11 @@ from statistics import NormalDist
 import keras
 import numpy as np
 
+from keras_metalr.controller import fingerprint
 from keras_metalr.run_files import read_run
 from keras_metalr.run_files import recorded
 from keras_metalr.run_files import write_run
 from keras_metalr.trace import Trace
-from keras_metalr.update_rule import RULE_VERSION
 
 # The shifts that can be tried: close together near 0 and further apart far from
 # it, since one controller answers in tenths and another in whole numbers.
@@ -52,7 +51,7 @@ class Experience:
         monitor: String, what the outcome is: `"val_loss"` or `"loss"`.
         shift: Float, what was added to the controller's output all the run.
         trace: `Trace`, one row per decision.
-        controller: String, the `fingerprint` of the controller. Defaults to
+        controller: String, the controller's `fingerprint`. Defaults to
             `""`, not known.
     """
 
@@ -64,24 +63,6 @@ class Experience:
 
 
 _RECORDED = recorded(Experience)
-
-
-def fingerprint(controller: keras.Model) -> str:
-    """What tells runs of a controller from those of any other.
-
-    What an output is shifted by says nothing about another controller's, nor
-    about one whose outputs go through another rule.
-
-    Args:
-        controller: `keras.Model`, built.
-
-    Returns:
-        String: some of the sha256 of its weights, and the version of the rule.
-    """
-    digest = hashlib.sha256()
-    for weights in controller.get_weights():
-        digest.update(np.ascontiguousarray(weights).tobytes())
-    return f"{digest.hexdigest()[:16]}-rule{RULE_VERSION}"
 
 
 def save(

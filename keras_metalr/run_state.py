@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_metalr import backend
+from keras_metalr.controller import fingerprint
 from keras_metalr.decision import INITIAL
 from keras_metalr.decision import TRACE_COLUMNS
 from keras_metalr.features import FEATURE_VERSION
@@ -78,6 +79,8 @@ class RunState(keras.layers.Layer):
             make(f"controller_{i}", np.asarray(backend.eager_value(variable)))
             for i, variable in enumerate(controller.trainable_variables)
         ]
+        # Of the controller that the run began with; feedback moves the copy.
+        self.controller_fingerprint = fingerprint(controller)
         self.built = True
 
     def _make(self, name: str, value: np.ndarray) -> keras.Variable:
@@ -146,12 +149,16 @@ class RunState(keras.layers.Layer):
             store[variable.name] = ops.convert_to_numpy(variable)
         store["feature_version"] = np.array(FEATURE_VERSION)
         store["scheduled"] = self._scheduled
+        store["fingerprint"] = np.frombuffer(
+            self.controller_fingerprint.encode(), "uint8"
+        )
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved.
 
         A checkpoint that was saved without MetaLR has nothing for it: the run
-        then starts fresh.
+        then starts fresh. One of a run with another controller goes on with
+        that.
 
         Raises:
             ValueError: if the checkpoint is of another version or model.
@@ -173,7 +180,8 @@ class RunState(keras.layers.Layer):
                 f"for one with a number: the checkpoint has {scheduled}, this "
                 f"model {self._scheduled}. Compile the model as it was."
             )
-        missing = [v.name for v in self.variables if v.name not in store]
+        wanted = ["fingerprint", *(v.name for v in self.variables)]
+        missing = [name for name in wanted if name not in store]
         if missing:
             raise ValueError(
                 f"The checkpoint's MetaLR state lacks {', '.join(missing)}. It "
@@ -190,3 +198,6 @@ class RunState(keras.layers.Layer):
                 )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
+        self.controller_fingerprint = bytes(
+            np.asarray(store["fingerprint"])
+        ).decode()

@@ -368,6 +368,11 @@ class Session:
         """What is added to the controller's output, 0 before the first step."""
         return self._present("output_shift")
 
+    def controller_fingerprint(self) -> str:
+        """The run's controller's `fingerprint`, `""` before it is built."""
+        state = self.optimizer.metalr_state
+        return "" if state is None else state.controller_fingerprint
+
     def _present(self, name: str) -> float:
         """One of the run's scalars, 0 before the first step."""
         if self.optimizer.metalr_state is None:

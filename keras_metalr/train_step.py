@@ -84,8 +84,7 @@ def _stateful_step(
     resolution: Callable[[], float],
 ) -> Callable[[Any], dict[str, Tensor]]:
     """From a batch to the logs: TensorFlow and torch."""
-    # A graph of its own (`tf.function`) would hide what is measured within.
-    original = getattr(model.train_step, "python_function", model.train_step)
+    original = backend.untraced(model.train_step)
     compute_loss = model.compute_loss
     context = optimizer.step_context
     # Found once, not at every eager step; TensorFlow may yet have to build the
@@ -143,7 +142,8 @@ def _stateless_step(
     resolution: Callable[[], float],
 ) -> Callable[[tuple, Any], tuple[dict[str, Tensor], tuple]]:
     """From all state and a batch to the logs and all state: JAX."""
-    original, compute_loss = model.train_step, model.compute_loss
+    original = backend.untraced(model.train_step)
+    compute_loss = model.compute_loss
     context = optimizer.step_context
 
     def train_step(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr import Trace
+from keras_metalr import controller as controller_module
 from keras_metalr import experience
+from keras_metalr.controller import fingerprint
 from keras_metalr.experience import Experience
 from keras_metalr.features import FEATURE_NAMES
 from tests import fit_checks
@@ -120,7 +122,7 @@ def test_runs_that_end_at_the_same_time_have_their_own_numbers(tmp_path):
 def test_runs_of_another_controller_or_rule_are_left_out(tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     mine, other = Controller(), Controller()
-    marks = [experience.fingerprint(each) for each in (mine, other)]
+    marks = [fingerprint(each) for each in (mine, other)]
     for mark, outcome in zip(marks, (1.0, 2.0), strict=True):
         run = dataclasses.replace(made_up_run(outcome), controller=mark)
         experience.save(tmp_path, run)
@@ -130,8 +132,8 @@ def test_runs_of_another_controller_or_rule_are_left_out(tmp_path, monkeypatch):
         assert run.outcome == outcome
     mine.save_to_preset(str(tmp_path / "preset"))
     again = Controller.from_preset(str(tmp_path / "preset"))
-    assert experience.fingerprint(again) == marks[0]
-    monkeypatch.setattr(experience, "RULE_VERSION", -1)
+    assert fingerprint(again) == marks[0]
+    monkeypatch.setattr(controller_module, "RULE_VERSION", -1)
     assert experience.load(tmp_path, mine) == []
 
 
@@ -246,7 +248,13 @@ def test_runs_of_another_monitor_are_left_out():
 
 
 def fit(
-    folder, seed=0, validate=True, verbose_metalr=0, guard=True, **arguments
+    folder,
+    seed=0,
+    validate=True,
+    verbose_metalr=0,
+    guard=True,
+    controller="supervised",
+    **arguments,
 ):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(fit_checks.make_layers(normalize=False))
@@ -259,7 +267,7 @@ def fit(
     if validate:
         arguments["validation_data"] = (x, y)
     metalr = MetaLR(
-        "supervised",
+        controller,
         experience_dir=folder,
         verbose=verbose_metalr,
         guard=guard,
@@ -293,7 +301,7 @@ def test_every_fit_leaves_its_run_and_learns_from_those_before(tmp_path):
 
 
 def test_a_run_can_say_what_it_tried(tmp_path, capsys):
-    mark = experience.fingerprint(Controller.from_preset("supervised"))
+    mark = fingerprint(Controller.from_preset("supervised"))
     for shift, outcome in ((0.0, 2.0), (0.5, 1.0)):
         run = dataclasses.replace(made_up_run(outcome, shift), controller=mark)
         experience.save(tmp_path, run)
@@ -310,7 +318,7 @@ def test_a_run_can_say_what_it_tried(tmp_path, capsys):
 def test_a_resumed_run_keeps_its_shift(tmp_path):
     """Whatever other runs have left in the meantime."""
     folder, file = tmp_path / "runs", str(tmp_path / "run.keras")
-    mark = experience.fingerprint(Controller.from_preset("supervised"))
+    mark = fingerprint(Controller.from_preset("supervised"))
     for shift, outcome in ((0.0, 2.0), (0.5, 1.0)):
         run = dataclasses.replace(made_up_run(outcome, shift), controller=mark)
         experience.save(folder, run)
@@ -338,6 +346,38 @@ def test_a_resumed_run_keeps_its_shift(tmp_path):
         **fit_checks.FIT,
     )
     assert experience.load(folder)[-1].shift == np.float32(expected)
+
+
+def test_a_resumed_run_keeps_its_controller(tmp_path):
+    """Whatever controller the MetaLR that resumes it was given."""
+    folder, file = tmp_path / "runs", str(tmp_path / "run.keras")
+    keras.utils.set_random_seed(0)
+    began_with, other = Controller(), Controller()
+
+    class Save(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.model.save(file)
+
+    def resumed(metalr):
+        x, y = fit_checks.make_data()
+        keras.models.load_model(file).fit(
+            x,
+            y,
+            initial_epoch=1,
+            epochs=2,
+            callbacks=[metalr.restore(file)],
+            **fit_checks.FIT,
+        )
+        return experience.load(folder)[-1]
+
+    fit(folder, controller=began_with, callbacks=[Save()])
+    expected = resumed(MetaLR(began_with, experience_dir=folder))
+    found = resumed(MetaLR(other, experience_dir=folder))
+    assert found.controller == expected.controller == fingerprint(began_with)
+    np.testing.assert_array_equal(
+        found.trace["output"], expected.trace["output"]
+    )
 
 
 def test_without_validation_the_outcome_is_the_training_loss(tmp_path):

@@ -495,20 +495,36 @@ def test_a_callback_sets_the_weights_of_the_users_optimizer():
     assert fit_checks.largest_difference(train(hands_off()), train()) < 1e-6
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
-def test_a_train_step_that_is_a_graph_of_its_own():
-    import tensorflow as tf
+def _graph_of_its_own(function, **jit_arguments):
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
 
-    class Graph(keras.Model):
-        @tf.function
-        def train_step(self, data):
-            return super().train_step(data)
+        return tf.function(function)
+    import jax
+
+    return jax.jit(function, **jit_arguments)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no such graphs")
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_a_train_step_that_is_a_graph_of_its_own(where):
+    static = {"static_argnums": 0} if BACKEND == "jax" else {}
+
+    class Decorated(keras.Model):
+        train_step = _graph_of_its_own(keras.Model.train_step, **static)
+
+    def made():
+        body = dense_net()
+        if where == "class":
+            return compiled(Decorated(body.inputs, body.outputs))
+        model = compiled(body)
+        model.train_step = _graph_of_its_own(model.train_step)
+        return model
 
     x, y = classes(6)
     values = []
     for callbacks in ([], [hands_off()]):
-        body = dense_net()
-        model = compiled(Graph(body.inputs, body.outputs))
+        model = made()
         model.fit(x, y, callbacks=callbacks, **FIT)
         values.append(model.get_weights())
     assert fit_checks.largest_difference(*values) < 1e-6
