@@ -35,6 +35,7 @@ from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.bank import regret
 from keras_metalr.meta_training.data import add_data_argument
+from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.evaluation import summarize
@@ -108,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_runs": arguments.runs,
         "num_steps": NUM_STEPS,
         "data": names,
+        "data_notes": data_notes(names),
         "device": jax.devices()[0].device_kind,
         "rows": rows,
     }

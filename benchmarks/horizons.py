@@ -32,7 +32,6 @@ from keras_metalr.benchmark.page_command import page_parser
 from keras_metalr.benchmark.page_command import recorded_runs
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import METHOD_NAMES
-from keras_metalr.benchmark.text import count_text
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import rate_text
@@ -54,8 +53,8 @@ HEAD = """
 
 The shipped controller was trained on runs of 50 to 1,000 steps of far smaller
 nets. A cosine, like MetaLR, knows the length of the run; where the best of its
-four rates is the first or the last, a better one may lie beyond. Means over
-{seeds}, on validation data that MetaLR reads; *lowest*: the lowest accuracy of
+four rates is the first or the last, a better one may lie beyond. Means over the
+seeds, on validation data that MetaLR reads; *lowest*: the lowest accuracy of
 any seed; *highest rate*: the highest of any; *last rate*: the geometric mean.
 """
 FOOT = """
@@ -70,6 +69,7 @@ COLUMNS = (
     "loss",
     "highest rate",
     "last rate",
+    "seeds",
 )
 
 
@@ -169,10 +169,7 @@ def page(folder: pathlib.Path) -> str:
     runs = recorded_runs(folder)
     seeds = {run.config["seed"] for run in runs}
     places = {environment_text(run.environment) for run in runs}
-    head = HEAD.strip().format(
-        seeds=count_text(len(seeds), "seed"),
-    )
-    parts = [head]
+    parts = [HEAD.strip()]
     for title, (workload, _) in tasks().items():
         parts.append(f"## {title}")
         mine = [run for run in runs if run.config["workload"] == workload.name]
@@ -212,6 +209,7 @@ def _row(runs: Sequence[RunResult]) -> tuple[str, ...]:
         f"{statistics.fmean(run.results['eval_loss'] for run in runs):.3f}",
         f"{max(map(max, used)):.2g}",
         f"{_mean_of_last(used):.2g}",
+        f"{len(runs)}",
     )
 
 

@@ -40,6 +40,7 @@ from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.environment import git_revision
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
+from keras_metalr.update_rule import RULE_VERSION
 from keras_metalr.update_rule import decision_interval
 
 HORIZONS = (200, 2_000, 10_000)
@@ -291,6 +292,15 @@ def _memory_ratios(name: str, peaks: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def made() -> dict[str, Any]:
+    """Where, and of what, a half of a row was measured."""
+    return {
+        "environment": environment(),
+        "git_revision": git_revision(),
+        "rule_version": RULE_VERSION,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print one line a result, write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -325,10 +335,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     path, results = arguments.output, {}
     if path is not None and path.is_file():
         stored = json.loads(path.read_text("utf-8"))
-        if stored["environment"]["backend"] != backend:
+        if stored["backend"] != backend:
             parser.error(
-                f"{path} is of the backend {stored['environment']['backend']}, "
-                f"not {backend}: name another --output"
+                f"{path} is of the backend {stored['backend']}, not {backend}: "
+                "name another --output"
             )
         results = {row["model"]: row for row in stored["results"]}
     with_start = not arguments.no_start
@@ -339,17 +349,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         row: dict[str, Any] = {"model": name, "jit_compile": jit}
         if not arguments.no_time:
             row |= measure(name, arguments.pairs or PAIRS[name], jit)
+            row["times_made"] = made()
         if with_start:
             row |= compare_starts(name, jit)
+            row["start_made"] = made()
         results[name] = results.get(name, {}) | row
         print(json.dumps({"backend": backend, **row}), flush=True)
         # After each, since one takes many minutes.
         if path is not None:
-            record = {
-                "environment": environment(),
-                "git_revision": git_revision(),
-                "results": list(results.values()),
-            }
+            record = {"backend": backend, "results": list(results.values())}
             write_text(path, json.dumps(record, indent=2) + "\n")
 
 

@@ -307,8 +307,13 @@ def page(folder: pathlib.Path) -> str:
     notes = set()
     for title, workload in nets().items():
         mine = [run for run in runs if run.config["workload"] == workload.name]
-        # MetaLR is last: without it there are runs to come.
-        if any(run.config["method"] == "metalr" for run in mine):
+        seeds = {
+            run.config["seed"]
+            for run in mine
+            if run.config["method"] == "metalr"
+        }
+        # MetaLR is last: without all of it there are runs to come.
+        if seeds >= set(SEEDS):
             rows.append(_row(title, mine))
             notes |= {
                 f"Data of the {title}: {run.data_note}."

@@ -27,6 +27,8 @@ from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.benchmark.text import rate_text
 from keras_metalr.features import FEATURES
+from keras_metalr.update_rule import RULE_VERSION
+from keras_metalr.workloads.tfds_source import data_text
 
 # What Keras gives Adam where nobody chooses.
 USUAL_RATE = 1e-3
@@ -54,6 +56,8 @@ _FIRST_STEPS = {
     "plain_first_step_seconds": "plain first step",
     "metalr_first_step_seconds": "with MetaLR",
 }
+# Of a row of theirs: where each was measured, and by which rule.
+_HALVES = ("times_made", "start_made")
 
 
 def tables(results: Path) -> dict[str, str]:
@@ -143,10 +147,12 @@ def _digits_note(comparison: Comparison, records: list[Any]) -> str:
     )
     first = records[0]
     optimizer = OPTIMIZERS[first.config["options"]["optimizer"]]
+    made = {environment_text(record.environment) for record in records}
+    places = "; ".join(sorted(made))
     return (
         f"Validation accuracy in %, {len(comparison.seeds)} seeds, "
         f"{optimizer}, {first.config['epochs']} epochs, "
-        f"{environment_text(first.environment)}. "
+        f"{places}. "
         f"{verdict} ({lowest:.2f} against {best:.2f}); the starts differ by "
         f"{100 * comparison.spread:.2f} points."
     )
@@ -202,7 +208,7 @@ def peers_table(folder: Path) -> str:
     packed = load_packed(folder)
     if packed is None:
         return NOT_MEASURED
-    table = main_table(packed.plan, summary.rows(*packed), packed.records)
+    table = main_table(packed, summary.rows(*packed))
     return "\n\n".join([table, *data_notes(packed.records)])
 
 
@@ -217,12 +223,14 @@ def overhead_table(folder: Path) -> str:
         return NOT_MEASURED
     times: list[tuple[Any, ...]] = []
     starts: list[tuple[Any, ...]] = []
+    halves: list[Mapping[str, Any]] = []
     for backend, path in paths.items():
         title = BACKENDS[backend]
         if not path.is_file():
             times.append((title, "not measured yet", *[""] * 7))
             continue
         for result in _read(path)["results"]:
+            halves += [result[half] for half in _HALVES if half in result]
             model = str(result["model"])
             names = (title, _MODEL_NAMES.get(model, model))
             plain = result["plain_milliseconds"]
@@ -251,7 +259,7 @@ def overhead_table(folder: Path) -> str:
         "many steps, decisions (one more forward pass each) included; medians "
         "of so many pairs of steps of each kind, taken in turn. *Bare*: "
         "without guard and safe start, which are on by default. "
-        + " ".join(_overhead_notes(paths.values())),
+        + " ".join(_overhead_notes(halves)),
     ]
     if starts:
         lines += [
@@ -273,6 +281,8 @@ def overhead_table(folder: Path) -> str:
             "the compiled step. Then the seconds of a run's first step, which "
             "compiles it.",
         ]
+    if any(half["rule_version"] != RULE_VERSION for half in halves):
+        lines += ["", OTHER_CONTROLLER]
     return "\n".join(lines)
 
 
@@ -284,17 +294,18 @@ def _figures(
     )
 
 
-def _overhead_notes(paths: Iterable[Path]) -> list[str]:
-    """Where each file was measured; said once where all say the same."""
+def _overhead_notes(halves: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Where they were measured; said once where all say the same."""
     notes: dict[str, list[str]] = {}
-    for path in paths:
-        if path.is_file():
-            made = _read(path)["environment"]
-            where = (
-                f"Keras {made['versions']['keras']}, Python {made['python']}, "
-                f"{made['num_cores']} CPU cores ({made['processor']})."
-            )
-            notes.setdefault(where, []).append(BACKENDS[made["backend"]])
+    for half in halves:
+        place = half["environment"]
+        where = (
+            f"Keras {place['versions']['keras']}, Python {place['python']}, "
+            f"{place['num_cores']} CPU cores ({place['processor']})."
+        )
+        names = notes.setdefault(where, [])
+        if (name := BACKENDS[place["backend"]]) not in names:
+            names.append(name)
     if len(notes) == 1:
         return list(notes)
     return [f"{', '.join(names)}: {where}" for where, names in notes.items()]
@@ -340,7 +351,8 @@ def experience_table(path: Path) -> str:
         f"{content['num_steps']} steps, with 95 % intervals over tasks: of "
         "the first and the last 5 runs with experience, and their "
         "difference; of the last 5 without, and the difference to those. "
-        "Below 0 it helps; a regret of 0 is the best of 36 tuned runs.",
+        "Below 0 it helps; a regret of 0 is the best of 36 tuned runs. Data: "
+        f"{data_text(content['data'], content['data_notes'])}.",
     ]
     if any(
         controller_mark(name) != mark

@@ -20,7 +20,6 @@ from keras_metalr.meta_training.arenas import Arena
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
@@ -28,6 +27,7 @@ from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.update_rule import MAX_INCREMENT
 from keras_metalr.update_rule import Evidence
 from keras_metalr.update_rule import increment
+from keras_metalr.workloads.tfds_source import data_text
 
 SEED = 20_000
 NUM_STEPS = 400

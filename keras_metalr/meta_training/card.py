@@ -10,10 +10,10 @@ from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import MetaConfig
-from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
+from keras_metalr.workloads.tfds_source import data_text
 
 AIM_MEAN, AIM_WORST = 0.01, 0.1
 # What runs were like in training, by the version of the tasks.

@@ -7,7 +7,6 @@ alone; of each a part is held back for validation.
 
 import argparse
 import zlib
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -121,18 +120,6 @@ def data_notes(names: list[str]) -> dict[str, str]:
         name: images_note(TFDS_NAMES[name]) for name in names if name in _IMAGES
     }
     return {name: note for name, note in notes.items() if note}
-
-
-def data_text(names: Sequence[str], notes: Mapping[str, str]) -> str:
-    """Data sets and what they have lost, for a page.
-
-    Args:
-        names: Sequence of names of data sets.
-        notes: Mapping of names, as `data_notes` returns it.
-    """
-    return ", ".join(
-        f"{name} ({notes[name]})" if name in notes else name for name in names
-    )
 
 
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:

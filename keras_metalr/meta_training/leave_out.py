@@ -20,11 +20,11 @@ from keras_metalr.meta_training.card import figures
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import Stage
 from keras_metalr.meta_training.data import Data
-from keras_metalr.meta_training.data import data_text
 from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
+from keras_metalr.workloads.tfds_source import data_text
 
 COLUMNS = ("start", "all", "others")
 

@@ -1,5 +1,7 @@
 """Reads a prepared TensorFlow Datasets folder; downloads only when asked."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from keras_metalr.workloads.workload import DataNotAvailableError
@@ -96,6 +98,18 @@ def images_note(name: str) -> str:
     )
     (example,) = tfds.as_numpy(dataset)
     return _LOSSY_NOTE if example["image"].startswith(_JPEG_START) else ""
+
+
+def data_text(names: Sequence[str], notes: Mapping[str, str]) -> str:
+    """Data sets and what they have lost, for a page.
+
+    Args:
+        names: Sequence of names of data sets.
+        notes: Mapping of names, of those that have lost something, what it is.
+    """
+    return ", ".join(
+        f"{name} ({notes[name]})" if name in notes else name for name in names
+    )
 
 
 def check_count(name: str, count: int | None, limit: int) -> None:

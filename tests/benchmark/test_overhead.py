@@ -120,12 +120,32 @@ def test_each_model_is_stored_when_it_is_measured(
     assert "No memory and first steps: there is no" in capsys.readouterr().out
     record = json.loads(path.read_text())
     assert [row["model"] for row in record["results"]] == ["dense"]
-    assert record["environment"]["backend"] == keras.backend.backend()
+    assert record["backend"] == keras.backend.backend()
+
+
+def test_a_row_keeps_where_each_half_of_it_was_measured(tmp_path, monkeypatch):
+    path = tmp_path / "overhead.json"
+    only_dense = ["--models", "dense", "--output", str(path)]
+    monkeypatch.setattr(
+        overhead, "measure", lambda name, pairs, jit: {"pairs": pairs}
+    )
+    monkeypatch.setattr(overhead, "compare_starts", lambda name, jit: {})
+    monkeypatch.setattr(overhead, "git_revision", lambda: "first")
+    overhead.main(["--models", "resnet18", *only_dense[2:], "--no-start"])
+    overhead.main([*only_dense, "--no-start"])
+    monkeypatch.setattr(overhead, "git_revision", lambda: "second")
+    monkeypatch.setattr(overhead, "CLEAR_REFS", path)
+    overhead.main([*only_dense, "--no-time"])
+    resnet, dense = json.loads(path.read_text())["results"]
+    assert resnet["times_made"]["git_revision"] == "first"
+    assert dense["times_made"]["git_revision"] == "first"
+    assert dense["start_made"]["git_revision"] == "second"
+    assert "start_made" not in resnet
 
 
 def test_figures_of_two_backends_do_not_share_a_file(quick, tmp_path, capsys):
     path = tmp_path / "overhead.json"
-    text = json.dumps({"environment": {"backend": "other"}, "results": []})
+    text = json.dumps({"backend": "other", "results": []})
     path.write_text(text)
     with pytest.raises(SystemExit):
         overhead.main(["--models", "dense", "--output", str(path)])

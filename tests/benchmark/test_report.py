@@ -13,6 +13,7 @@ from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.features import FEATURE_NAMES
+from keras_metalr.update_rule import RULE_VERSION
 from tests.benchmark.environment import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
@@ -175,10 +176,9 @@ def test_overhead_table(tmp_path):
     memory = {"plain_peak_mebibytes": 1234.5, "ratio_peak_memory": 1.01}
     memory["plain_first_step_seconds"] = 1.23
     memory["metalr_first_step_seconds"] = 4.56
-    content = {
-        "environment": ENVIRONMENT,
-        "results": [row, row | memory],
-    }
+    made = {"environment": ENVIRONMENT, "rule_version": RULE_VERSION}
+    row["times_made"] = memory["start_made"] = made
+    content = {"backend": "jax", "results": [row, row | memory]}
     write_json(tmp_path / "overhead-jax.json", content)
     text = tables.overhead_table(tmp_path)
     assert "| TensorFlow | not measured yet |" in text
@@ -186,6 +186,10 @@ def test_overhead_table(tmp_path):
     times = "| 3.21 ms | 1.25 | 1.38 | 1.50 | 1.50 | 1.50 | 20 |"
     assert text.count(times) == 2
     assert text.count("| 1,234 MiB | - | 1.01 | - | - | 1.2 s | 4.6 s |") == 1
+    assert identity.OTHER_CONTROLLER not in text
+    content["results"][1]["start_made"] = made | {"rule_version": -1}
+    write_json(tmp_path / "overhead-jax.json", content)
+    assert identity.OTHER_CONTROLLER in tables.overhead_table(tmp_path)
 
 
 def test_experience_table(tmp_path):
@@ -205,6 +209,8 @@ def test_experience_table(tmp_path):
         "num_tasks": 7,
         "num_runs": 20,
         "num_steps": 200,
+        "data": ["digits", "cifar10"],
+        "data_notes": {"cifar10": "lossy copy"},
         "rows": [row],
     }
     write_json(tmp_path / "experience.json", content)
@@ -215,6 +221,7 @@ def test_experience_table(tmp_path):
         "-0.100 [-0.110, -0.090] |"
     ) in text
     assert "7 small tasks, each trained 20 times for 200 steps" in text
+    assert "Data: digits, cifar10 (lossy copy)." in text
     assert identity.OTHER_CONTROLLER not in text
     content["controllers"]["general"] = "abc-rule1"
     write_json(tmp_path / "experience.json", content)

@@ -94,6 +94,7 @@ _SCHEDULES = (
             trainee, batches, one_cycle_peak(trainee.setting.num_steps)
         ),
         extra_steps=NUM_STEPS,
+        note="the cycle of the rate alone, without that of momentum",
     ),
     Peer(
         name="reduce_on_plateau",

@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(no_plan(arguments.records))
         text = page(packed)
         if not arguments.check:
-            write_text(arguments.page, text)
+            # The page names the figures that it goes with: those first.
             write_figures(packed, folder)
+            write_text(arguments.page, text)
             return 0
         is_fresh = read_text(arguments.page) == text
     except PAGE_ERRORS as error:

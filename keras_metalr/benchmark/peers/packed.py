@@ -7,9 +7,10 @@ these files alone.
 """
 
 import json
+import math
 import shutil
-from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from keras_metalr.benchmark.peers.schedule import tuned_starts
 from keras_metalr.benchmark.peers.store import PLAN_FILE
 from keras_metalr.benchmark.peers.store import load_plan
 from keras_metalr.benchmark.peers.store import save_plan
+from keras_metalr.benchmark.peers.summary import best_start
 from keras_metalr.benchmark.peers.timing import TIMING_FILE
 from keras_metalr.benchmark.peers.timing import load_timing
 from keras_metalr.benchmark.records import decode
@@ -38,6 +40,7 @@ from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import rounded
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
+from keras_metalr.workloads.suite import SUITE
 
 # Where the project keeps them, and the page that is made from them.
 RECORDS = Path("benchmarks/results/peers")
@@ -107,7 +110,8 @@ def unpack(folder: Path, runs: Path) -> int:
         Integer, how many records were written.
 
     Raises:
-        ValueError: If there are no packed files, or runs of another backend.
+        ValueError: If there are no packed files, or runs of another backend or
+            on another copy of the data.
     """
     if not (folder / PLAN_FILE).is_file():
         raise ValueError(no_plan(folder))
@@ -123,11 +127,21 @@ def unpack(folder: Path, runs: Path) -> int:
             f"{backend!r}, and no part of a benchmark on it."
         )
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    notes: dict[str, str] = {}
     for workload in plan.workloads:
         text = _path(folder, workload).read_text(encoding="utf-8")
         for line in text.splitlines():
             content = json.loads(line)
             lines[workload, *_key(content["config"])] = content
+            notes.setdefault(workload, content["data_note"])
+    for workload, note in notes.items():
+        here = SUITE[workload].load_data().note
+        if here != note:
+            raise ValueError(
+                f"The runs in {folder} are on another copy of the data of "
+                f"{workload!r}, and no part of one benchmark. What theirs has "
+                f"lost: {note!r}; yours: {here!r}. Make all runs anew."
+            )
 
     def write(cells: list[Cell]) -> int:
         count = 0
@@ -175,7 +189,8 @@ def load_packed(folder: Path) -> Packed | None:
         folder: Path.
 
     Raises:
-        ValueError: If a run of the plan is missing, or one more is there.
+        ValueError: If a run of the plan is missing, one more is there, a method
+            did not start where its trials say, or data are of two kinds.
     """
     if not (folder / PLAN_FILE).is_file():
         return None
@@ -188,7 +203,9 @@ def load_packed(folder: Path) -> Packed | None:
         for workload in plan.workloads
         for method in plan.methods
     }
-    trials: Counter[tuple[str, str]] = Counter()
+    trials: Records = {
+        (cell.workload, cell.method): [] for cell in tuning_cells(plan)
+    }
     for workload in plan.workloads:
         text = _path(folder, workload).read_text(encoding="utf-8")
         for line in text.splitlines():
@@ -198,8 +215,10 @@ def load_packed(folder: Path) -> Packed | None:
             if config["purpose"] == SWEEP:
                 found[key].append(record)
             elif config["purpose"] == TUNING:
-                trials[key] += 1
-    _check(plan, found, trials, folder)
+                trials[key].append(record)
+    _check_numbers(plan, found, trials, folder)
+    _check_starts(plan, found, trials, folder)
+    _check_data([found, trials], folder)
     for records in found.values():
         records.sort(key=lambda r: (r["config"]["seed"], r["config"]["scale"]))
     return Packed(plan, found, load_timing(folder))
@@ -245,11 +264,8 @@ def _record(
     }
 
 
-def _check(
-    plan: Plan,
-    found: Records,
-    trials: Counter[tuple[str, str]],
-    folder: Path,
+def _check_numbers(
+    plan: Plan, found: Records, trials: Records, folder: Path
 ) -> None:
     expected = sorted(
         (seed, scale) for seed in range(plan.seeds) for scale in plan.scales
@@ -262,8 +278,8 @@ def _check(
     ]
     for cell in tuning_cells(plan):
         key = cell.workload, cell.method
-        if trials[key] != cell.num_runs:
-            wrong.append((*key, cell.num_runs, trials[key]))
+        if len(trials[key]) != cell.num_runs:
+            wrong.append((*key, cell.num_runs, len(trials[key])))
     if wrong:
         workload, method, should, has = wrong[0]
         raise ValueError(
@@ -271,3 +287,34 @@ def _check(
             f"{workload!r} that its plan names. Received {has}. "
             "`python scripts/benchmark.py` makes what is missing."
         )
+
+
+def _check_starts(
+    plan: Plan, found: Records, trials: Records, folder: Path
+) -> None:
+    tuned = {key: best_start(records) for key, records in trials.items()}
+    for cell in sweep_cells(plan, tuned):
+        starts = rounded(dict(cell.starts))
+        for record in found[cell.workload, cell.method]:
+            config = record["config"]
+            should = starts[config["scale"]]
+            if not math.isclose(config["learning_rate"], should, rel_tol=1e-5):
+                raise ValueError(
+                    f"{folder} must hold runs of {cell.method!r} on "
+                    f"{cell.workload!r} that start where its trials were best, "
+                    f"at {should:g} for scale {config['scale']:g}. Received: "
+                    f"learning_rate={config['learning_rate']:g}."
+                )
+
+
+def _check_data(parts: Sequence[Records], folder: Path) -> None:
+    notes: dict[str, set[str]] = {}
+    for (workload, _), records in (cell for p in parts for cell in p.items()):
+        kinds = notes.setdefault(workload, set())
+        kinds |= {record["data_note"] for record in records}
+    for workload, kinds in notes.items():
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{folder} must hold runs of {workload!r} on one copy of its "
+                f"data. Received: {sorted(kinds)}."
+            )

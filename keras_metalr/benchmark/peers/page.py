@@ -16,16 +16,19 @@ from keras_metalr.benchmark.peers.packed import Packed
 from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
+from keras_metalr.benchmark.peers.summary import METALR
 from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Records
 from keras_metalr.benchmark.peers.summary import Row
 from keras_metalr.benchmark.peers.summary import Target
 from keras_metalr.benchmark.peers.summary import mean_regret
 from keras_metalr.benchmark.peers.summary import mean_worst_regret
+from keras_metalr.benchmark.peers.summary import num_lower
 from keras_metalr.benchmark.peers.summary import profile_scores
 from keras_metalr.benchmark.peers.summary import rate_paths
 from keras_metalr.benchmark.peers.summary import rows
 from keras_metalr.benchmark.peers.summary import targets
+from keras_metalr.benchmark.peers.timing import is_of_shipped
 from keras_metalr.benchmark.records import digest
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
@@ -71,6 +74,11 @@ relative to a constant rate, the methods taking turns in one process.
 Losses are those of the validation data, which MetaLR reads once per evaluation,
 as `reduce_on_plateau` does; there are no others. MetaLR's starts are one run up
 to rounding, so that of its runs about one in seven is a new one.
+"""
+_DIFFERENCE_READING = """
+Regrets as above: a method's less MetaLR's, both drawn on the same seeds; above
+0 MetaLR is the better one. *Lower on*: on how many workloads the method's mean
+over all starts is lower than MetaLR's.
 """
 _APART_READING = """
 Regret as above, over the {count} workloads that share neither data nor kind of
@@ -141,8 +149,11 @@ def page(packed: Packed) -> str:
     parts = [
         _HEAD,
         f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
-        main_table(plan, table, records),
+        main_table(packed, table),
         reading,
+        "## Beside MetaLR\n",
+        _differences(plan, table),
+        _DIFFERENCE_READING,
         *_apart(plan, table),
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
         f"![Performance profiles]({PROFILE_FIGURE})\n",
@@ -165,19 +176,19 @@ def page(packed: Packed) -> str:
         "on among them.\n",
         "## Methods\n",
         _methods_table(plan),
-        _made_with(plan, records),
+        _made_with(packed),
     ]
     return "\n".join(parts)
 
 
-def main_table(plan: Plan, table: Sequence[Row], records: Records) -> str:
+def main_table(packed: Packed, table: Sequence[Row]) -> str:
     """All methods in Markdown.
 
     Args:
-        plan: `Plan`.
-        table: Sequence of `Row`.
-        records: Mapping from (workload, method) to the records of its sweep.
+        packed: `Packed`.
+        table: Sequence of `Row`, its methods'.
     """
+    plan, records, timing = packed
     profiles = profile_scores(table)
     text = markdown_table(
         (
@@ -202,7 +213,49 @@ def main_table(plan: Plan, table: Sequence[Row], records: Records) -> str:
             for row in table
         ),
     )
-    return text if _is_of_shipped(records) else f"{text}\n\n{OTHER_CONTROLLER}"
+    if METALR not in plan.methods or (
+        _is_of_shipped(records) and is_of_shipped(timing)
+    ):
+        return text
+    return f"{text}\n\n{OTHER_CONTROLLER}"
+
+
+def _differences(plan: Plan, table: Sequence[Row]) -> str:
+    """How every method's regret differs from MetaLR's, seed by seed."""
+    by_method = {row.method: row for row in table}
+    ours = by_method.pop(METALR, None)
+    if ours is None:
+        return ""
+    count = len(plan.workloads)
+    return markdown_table(
+        (
+            "method",
+            *(f"{name}, less MetaLR's" for name in _REGRETS),
+            "lower on",
+        ),
+        (
+            (
+                row.method,
+                *_difference_texts(plan, row.regrets, ours.regrets),
+                f"{num_lower(row, ours)} of {count}",
+            )
+            for row in by_method.values()
+        ),
+    )
+
+
+def _difference_texts(
+    plan: Plan, regrets: np.ndarray, ours: np.ndarray
+) -> list[str]:
+    pairs = np.stack([regrets, ours], axis=1)
+
+    def less(statistic: Any) -> Any:
+        return lambda both: statistic(both[:, 0]) - statistic(both[:, 1])
+
+    return [
+        _with_interval(part, less(statistic))
+        for part, statistic in _parts(plan, pairs)
+    ]
 
 
 def _is_of_shipped(records: Records) -> bool:
@@ -211,7 +264,7 @@ def _is_of_shipped(records: Records) -> bool:
     return all(
         shipped <= record["config"].items()
         for (_, method), cell in records.items()
-        if method == "metalr"
+        if method == METALR
         for record in cell
     )
 
@@ -278,11 +331,16 @@ def _trials_text(row: Row) -> str:
 
 def _regret_texts(plan: Plan, regrets: np.ndarray) -> list[str]:
     """The cells under `_REGRETS`."""
+    return [_with_interval(*part) for part in _parts(plan, regrets)]
+
+
+def _parts(plan: Plan, regrets: np.ndarray) -> list[tuple[np.ndarray, Any]]:
+    """Of which starts, and what of them, is under each of `_REGRETS`."""
     right = [plan.scales.index(1.0)]
     return [
-        _with_interval(regrets, mean_regret),
-        _with_interval(regrets, mean_worst_regret),
-        _with_interval(regrets[:, :, right], mean_regret),
+        (regrets, mean_regret),
+        (regrets, mean_worst_regret),
+        (regrets[..., right], mean_regret),
     ]
 
 
@@ -397,16 +455,18 @@ def _part_text(plan: Plan) -> list[str]:
     ]
 
 
-def _made_with(plan: Plan, records: Records) -> str:
+def _made_with(packed: Packed) -> str:
+    plan, records, timing = packed
     every = [record for cell in records.values() for record in cell]
-    texts = sorted({environment_text(r["environment"]) for r in every})
+    texts = sorted({_environment_text(r["environment"]) for r in every})
+    timed = _short(str(timing["environment"]["git_revision"]))
     revisions = sorted(
         {_short(str(r["environment"]["git_revision"])) for r in every}
     )
     lines = [
         *_part_text(plan),
         f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
-        f"{', '.join(revisions)}.",
+        f"{', '.join(revisions)}. Step times: code of {timed}.",
         *data_notes(records),
     ]
     return "\n".join(lines) + "\n"
@@ -425,6 +485,12 @@ def data_notes(records: Records) -> list[str]:
         if record["data_note"]
     }
     return [f"Data of `{name}`: {note}." for name, note in sorted(found)]
+
+
+def _environment_text(environment: Mapping[str, Any]) -> str:
+    """With the version of optax, which most methods come from."""
+    version = environment["versions"].get("optax", "none")
+    return f"{environment_text(environment)}, optax {version}"
 
 
 def _short(revision: str) -> str:

@@ -1,8 +1,6 @@
 """Makes all runs of a plan: cell by cell, in as many processes as asked for."""
 
 import contextlib
-import itertools
-import statistics
 from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
-from keras_metalr.benchmark.peers.summary import counted_losses
+from keras_metalr.benchmark.peers.summary import best_start
 from keras_metalr.workloads.suite import SUITE
 
 JOBLIB_BACKENDS = ("loky", "dask", "sequential")
@@ -90,21 +88,10 @@ def tuned_starts(plan: Plan, output: Path) -> dict[tuple[str, str], float]:
         plan: `Plan`.
         output: Path of the folder with the records of its trials.
     """
-    best = {}
-    for cell in tuning_cells(plan):
-        records = sorted(
-            read_runs(cell, output),
-            key=lambda record: record["config"]["learning_rate"],
-        )
-        by_rate = itertools.groupby(
-            records, key=lambda record: record["config"]["learning_rate"]
-        )
-        means = {
-            rate: statistics.fmean(counted_losses(runs))
-            for rate, runs in by_rate
-        }
-        best[cell.workload, cell.method] = min(means, key=means.__getitem__)
-    return best
+    return {
+        (cell.workload, cell.method): best_start(read_runs(cell, output))
+        for cell in tuning_cells(plan)
+    }
 
 
 class _Maker:

@@ -17,7 +17,7 @@ from keras_metalr.benchmark.peers import scores
 from keras_metalr.benchmark.peers.plan import BASELINES
 from keras_metalr.benchmark.peers.plan import Plan
 
-_METALR = "metalr"
+METALR = "metalr"
 # Baselines whose rate changes, and how.
 _RULES = {"warmup_cosine": warmup_cosine, "warmup_linear": warmup_linear}
 Records = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -202,13 +202,13 @@ def rate_paths(plan: Plan, records: Records) -> list[RatePath]:
         plan: `Plan`. Without MetaLR in it there are none.
         records: Mapping from (workload, method) to the records of its sweep.
     """
-    if _METALR not in plan.methods:
+    if METALR not in plan.methods:
         return []
     return [
         _rate_path(
             name,
             goal,
-            _from_scale_1(records[name, _METALR]),
+            _from_scale_1(records[name, METALR]),
             _from_scale_1(records[name, goal.baseline])[0],
         )
         for name, goal in targets(plan, records).items()
@@ -314,6 +314,31 @@ def _regret(record: Mapping[str, Any], goal: Target) -> float:
     return scores.regret(
         results["final_loss"], results["initial_loss"], goal.best
     )
+
+
+def num_lower(row: Row, other: Row) -> int:
+    """On how many workloads a method has the lower mean regret than another.
+
+    Args:
+        row: `Row`.
+        other: `Row`.
+    """
+    ours, theirs = (np.median(r.regrets, 0).mean(-1) for r in (row, other))
+    return int(np.sum(ours < theirs))
+
+
+def best_start(trials: Iterable[Mapping[str, Any]]) -> float:
+    """The start whose trials have the lowest mean loss.
+
+    Args:
+        trials: Iterable of the records of a tuning.
+    """
+    losses: dict[float, list[float]] = {}
+    for trial in trials:
+        start = trial["config"]["learning_rate"]
+        losses.setdefault(start, []).extend(counted_losses([trial]))
+    means = {start: statistics.fmean(losses[start]) for start in sorted(losses)}
+    return min(means, key=means.__getitem__)
 
 
 def counted_losses(records: Iterable[Mapping[str, Any]]) -> list[float]:

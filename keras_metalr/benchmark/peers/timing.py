@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from keras_metalr.benchmark.competitors import PEERS
 from keras_metalr.benchmark.competitors import Setting
 from keras_metalr.benchmark.competitors import Trainee
 from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.environment import git_revision
+from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.peers.compilation import keep_compiled
 from keras_metalr.benchmark.peers.plan import BASELINES
@@ -38,20 +41,27 @@ _START = 1e-4
 
 
 def time_methods(plan: Plan, folder: Path) -> None:
-    """Measure and write one JSON; a file that is there stays.
+    """Measure and write one JSON.
 
-    Nothing else should run on the machine meanwhile.
+    A file that is there stays if it has all methods of the plan, and the
+    shipped controller and rule. Nothing else should run on the machine
+    meanwhile.
 
     Args:
         plan: `Plan`.
         folder: Path of its folder.
     """
     path = folder / TIMING_FILE
-    if path.is_file():
+    if path.is_file() and _has_all(load_timing(folder), plan):
         return
     keep_compiled()
     tables = {name: _time(name, plan) for name in plan.timed}
-    write_json(path, {"environment": environment(), "workloads": tables})
+    record = {
+        "environment": {**environment(), "git_revision": git_revision()},
+        "controller": controller_identity(),
+        "workloads": tables,
+    }
+    write_json(path, record)
 
 
 def load_timing(folder: Path) -> dict[str, Any]:
@@ -60,6 +70,23 @@ def load_timing(folder: Path) -> dict[str, Any]:
         (folder / TIMING_FILE).read_text(encoding="utf-8")
     )
     return content
+
+
+def is_of_shipped(timing: Mapping[str, Any]) -> bool:
+    """Whether MetaLR was timed with the shipped controller and rule.
+
+    Args:
+        timing: Mapping, what `load_timing` returned.
+    """
+    return bool(timing.get("controller") == controller_identity())
+
+
+def _has_all(timing: Mapping[str, Any], plan: Plan) -> bool:
+    return is_of_shipped(timing) and all(
+        name in timing["workloads"]
+        and set(plan.methods) <= timing["workloads"][name]["ratio"].keys()
+        for name in plan.timed
+    )
 
 
 def _time(name: str, plan: Plan) -> dict[str, Any]:

@@ -44,7 +44,8 @@ PLAN = plans.Plan(
     timing_turns=1,
 )
 TIMING = {
-    "environment": ENVIRONMENT,
+    "environment": {**ENVIRONMENT, "git_revision": "abc"},
+    "controller": controller_identity(),
     "workloads": {
         "wine_linear": {
             "num_weights": 42,
@@ -144,18 +145,73 @@ def test_one_seed_has_no_interval(folder):
         key: [r for r in found if r["config"]["seed"] == 0]
         for key, found in records.items()
     }
-    text = main_table(plan, summary.rows(plan, records, measured), records)
+    table = summary.rows(plan, records, measured)
+    text = main_table(packed.Packed(plan, records, measured), table)
     assert "nan" not in text and "| metalr | -0.10 | -0.10 |" in text
 
 
 def test_a_copy_of_the_data_is_named_with_its_workload(folder):
-    path = folder / "wine_linear.jsonl"
-    text = path.read_text(encoding="utf-8")
     note = '"data_note":"lossy copy"'
-    path.write_text(text.replace('"data_note":""', note), encoding="utf-8")
+    edit(folder, lambda text: text.replace('"data_note":""', note))
     line = "Data of `wine_linear`: lossy copy."
     assert line in page(packed.load_packed(folder))
     assert peers_table(folder).endswith(line)
+
+
+def edit(folder, change):
+    path = folder / "wine_linear.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(change(text), encoding="utf-8")
+
+
+def test_runs_on_two_copies_of_the_data_are_refused(folder, tmp_path):
+    note = '"data_note":"lossy copy"'
+    edit(folder, lambda text: text.replace('"data_note":""', note))
+    with pytest.raises(ValueError, match="another copy of the data of 'wine_"):
+        packed.unpack(folder, tmp_path / "again")
+    edit(folder, lambda text: text.replace(note, '"data_note":""', 1))
+    with pytest.raises(ValueError, match=r"one copy of its data.*'lossy copy'"):
+        packed.load_packed(folder)
+
+
+def test_runs_that_do_not_start_where_the_trials_say_are_refused(folder):
+    def change(text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        for line in lines:
+            config = line["config"]
+            if config["method"] == "constant" and config["purpose"] == "tuning":
+                # Now the lower rate wins.
+                better = config["learning_rate"] < 0.1
+                line["results"]["final_loss"] = 1.0 if better else 1.5
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    edit(folder, change)
+    message = r"'constant' on 'wine_linear' that start .* learning_rate=0\.01"
+    with pytest.raises(ValueError, match=message):
+        packed.load_packed(folder)
+
+
+def test_methods_are_set_against_metalr(folder):
+    text = page(packed.load_packed(folder))
+    (section,) = (
+        part for part in text.split("\n## ") if part.startswith("Beside MetaLR")
+    )
+    # (0.5, 0), (diverged, 0.1) and MetaLR's (-0.1, -0.1), on all seeds alike.
+    constant = "0.35 [0.35, 0.35] | 0.60 [0.60, 0.60] | 0.10 [0.10, 0.10]"
+    assert f"| constant | {constant} | 0 of 1 |" in section
+    assert "| warmup_cosine | 0.65 [0.65, 0.65] |" in section
+    assert "| metalr |" not in section
+
+
+def test_the_figures_are_written_before_the_page(folder, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise ImportError("Figures need Matplotlib")
+
+    target = tmp_path / "page.md"
+    monkeypatch.setattr(command, "write_figures", fails)
+    arguments = ["--records", str(folder), "--page", str(target)]
+    assert command.main(arguments) == 2
+    assert not target.exists()
 
 
 def test_rows_by_hand(folder):
@@ -376,6 +432,34 @@ def test_every_method_is_timed_in_turn(tmp_path):
     before = (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns
     timing.time_methods(plan, tmp_path)
     assert (tmp_path / timing.TIMING_FILE).stat().st_mtime_ns == before
+
+
+def test_times_of_other_methods_or_another_rule_are_made_anew(
+    tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(
+        timing, "_time", lambda name, plan: made.append(name) or {"ratio": {}}
+    )
+    for stale in (
+        TIMING | {"controller": {"weights_sha256": "0", "rule_version": 1}},
+        TIMING | {"workloads": {"wine_linear": {"ratio": {"constant": 1.0}}}},
+        TIMING | {"workloads": {}},
+    ):
+        write_json(tmp_path / timing.TIMING_FILE, stale)
+        timing.time_methods(PLAN, tmp_path)
+    assert made == 3 * ["wine_linear"]
+    write_json(tmp_path / timing.TIMING_FILE, TIMING)
+    timing.time_methods(PLAN, tmp_path)
+    assert len(made) == 3
+
+
+def test_times_of_an_earlier_rule_are_marked(folder):
+    found = packed.load_packed(folder)
+    assert OTHER_CONTROLLER not in main_table(found, summary.rows(*found))
+    earlier = found.timing | {"controller": None}
+    found = found._replace(timing=earlier)
+    assert OTHER_CONTROLLER in main_table(found, summary.rows(*found))
 
 
 def test_a_schedule_lasts_the_whole_run(tmp_path):
