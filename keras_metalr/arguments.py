@@ -97,16 +97,20 @@ def load_controller(controller: Any) -> keras.Model:
     return controller
 
 
-def check_experience_dir(folder: Any) -> None:
-    """Make the folder where it is missing, and read what is in it.
+def check_folder(name: str, folder: Any) -> None:
+    """Make a folder where it is missing.
+
+    Args:
+        name: String, the argument's.
+        folder: String or path.
 
     Raises:
-        ValueError: If it cannot be made, written to or read.
+        ValueError: If it cannot be made, or not be written to.
     """
     if not isinstance(folder, (str, os.PathLike)):
         raise ValueError(
-            "`experience_dir` must be a folder's path or None. "
-            f"Received: experience_dir={folder!r}."
+            f"`{name}` must be a folder's path or None. "
+            f"Received: {name}={folder!r}."
         )
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -114,9 +118,18 @@ def check_experience_dir(folder: Any) -> None:
             raise PermissionError("no permission to write to it")
     except OSError as error:
         raise ValueError(
-            f"`experience_dir` {str(folder)!r} is no folder that can be "
-            f"written to ({error}). Use another one."
+            f"`{name}` {str(folder)!r} is no folder that can be written to "
+            f"({error}). Use another one."
         ) from error
+
+
+def check_experience_dir(folder: Any) -> None:
+    """Make the folder where it is missing, and read what is in it.
+
+    Raises:
+        ValueError: If it cannot be made, written to or read.
+    """
+    check_folder("experience_dir", folder)
     load_experiences(folder)
 
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -242,10 +243,9 @@ class MetaLR(keras.callbacks.Callback):
             return
         remaining, done = None, self._steps_done()
         taken, self._steps_at_epoch = done - self._steps_at_epoch, done
-        # Weights that are loaded in mid-run bring the clock of their time.
-        rewound = taken < 0
-        if rewound:
-            self._steps_lost += (self._epoch_steps or 0) - taken
+        lost = self._session.watch.steps_lost(done)
+        if lost:
+            self._steps_lost += lost
             remaining = self._remaining_steps(epoch, self._epoch_steps or 0)
         elif self._epoch_steps is None:
             self._epoch_steps = int(self.params.get("steps") or 0)
@@ -255,7 +255,7 @@ class MetaLR(keras.callbacks.Callback):
             # executions, where the data go on.
             self._epoch_steps = taken
             remaining = self._remaining_steps(epoch, taken)
-        self._session.begin_epoch(remaining, rewound)
+        self._session.begin_epoch(remaining, rewound=lost > 0)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Bring the trace to the host; report what the guard did."""
@@ -365,8 +365,9 @@ class MetaLR(keras.callbacks.Callback):
         controller: Any = self.controller
         if isinstance(controller, keras.Model):
             controller = keras.saving.serialize_keras_object(controller)
-        else:
-            controller = str(controller)
+        elif not isinstance(controller, str):
+            # A folder, even where it has the name of a preset.
+            controller = os.path.join(os.curdir, controller)
         folder = self.experience_dir
         limits = {
             "min_learning_rate": self.min_learning_rate,
@@ -518,7 +519,14 @@ def _open_weights(path: pathlib.Path) -> Iterator[Any]:
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read("model.weights.h5"))
         file = h5py.File(source, "r")
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"{str(path)!r} is no checkpoint of Keras ({error}). {_CHECKPOINT}"
         ) from error

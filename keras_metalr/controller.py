@@ -116,7 +116,9 @@ class Controller(keras.Model):
         """The constructor's arguments, as JSON can hold them."""
         return {"hidden_units": list(self.hidden_units), "name": self.name}
 
-    def save_to_preset(self, folder: str, card: str | None = None) -> None:
+    def save_to_preset(
+        self, folder: str | os.PathLike[str], card: str | None = None
+    ) -> None:
         """Write the controller as a preset folder.
 
         The folder holds `config.json` (architecture, feature version and names,
@@ -127,7 +129,17 @@ class Controller(keras.Model):
         Args:
             folder: String or path, created where it does not exist.
             card: String, Markdown for `CARD.md`. Defaults to `None`.
+
+        Raises:
+            ValueError: for the name of a shipped preset, which would be loaded
+                in place of the folder.
         """
+        if isinstance(folder, str) and folder in shipped_presets():
+            raise ValueError(
+                f"{folder!r} is the name of a preset that is shipped, and "
+                "stands for that one. Use another folder, or write "
+                f"{os.path.join('.', folder)!r} to save and to load it."
+            )
         path = pathlib.Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         # A copy that was never compiled: no optimizer in the file.
@@ -259,7 +271,8 @@ def preset_path(preset: str | os.PathLike[str]) -> pathlib.Path:
             "`preset` must be a preset's name or the path of a preset folder. "
             f"Received: preset={preset!r} of type {type(preset).__name__}."
         )
-    if str(preset) in shipped_presets():
+    # A path is a folder's, whatever its name.
+    if isinstance(preset, str) and preset in shipped_presets():
         root = pathlib.Path(str(resources.files("keras_metalr")))
         return root / "presets" / str(preset)
     path = pathlib.Path(preset)

@@ -54,6 +54,20 @@ class HostWatch:
         self._rollbacks_done = 0.0
         self._rollbacks_before = 0.0
 
+    def steps_lost(self, done: int) -> int:
+        """How many steps back the run was put since the epoch began, or 0.
+
+        Weights that are loaded in mid-run bring the clock of their time.
+
+        Args:
+            done: Integer, steps that the device has counted.
+        """
+        if self._step is None:
+            return 0
+        lost = self._step - done
+        # Here an execution counts whole, and one that found no more data, too.
+        return lost if lost > 2 * self._model.steps_per_execution else 0
+
     def begin_epoch(self, rewound: bool) -> None:
         """Count anew from what the device has counted.
 

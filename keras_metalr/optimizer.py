@@ -71,9 +71,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self.settings = settings
         # Now, while all there is was there before the run.
         told = settings.pretrained
-        self._pretrained = (
-            is_pretrained(model.trainable_variables) if told is None else told
-        )
+        self._pretrained = is_pretrained(model) if told is None else told
         self.total_steps = 1
         self.step_context = make_step_context()
         # A callable map of `MultiOptimizer` makes its parts when it is built;

@@ -1,5 +1,6 @@
 """Pictures of what a run did: loss and learning rate against the step."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -113,7 +114,8 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError: If a run is of an unknown kind.
-        ValueError: If there are no runs.
+        ValueError: If there are no runs, or one is the `History` of data
+            without a length.
 
     Example:
 
@@ -240,27 +242,40 @@ def _mark_diverged(ax: Any, run: Any, colour: str) -> None:
 
 
 def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """Centred mean of the logarithm: no lag, and one spike does not fill it."""
-    is_known = np.isfinite(losses) & (losses > 0)
+    """Centred mean of the logarithm: no lag, and one spike does not fill it.
+
+    Of the values themselves where not all have a logarithm.
+    """
+    is_known = np.isfinite(losses)
     window = np.ones(max(3, len(losses) // 25) | 1)
-    logs = np.log(np.where(is_known, losses, 1.0))
-    total = np.convolve(np.where(is_known, logs, 0.0), window, mode="same")
+    values = np.where(is_known, losses, 1.0)
+    is_log = _are_positive([losses])
+    values = np.log(values) if is_log else values
+    total = np.convolve(np.where(is_known, values, 0.0), window, mode="same")
     count = np.convolve(is_known, window, mode="same")
-    smooth = np.exp(total / np.maximum(count, 1.0))
-    return np.where(is_known, smooth, np.nan)
+    smooth = total / np.maximum(count, 1.0)
+    return np.where(is_known, np.exp(smooth) if is_log else smooth, np.nan)
+
+
+def _are_positive(curves: Iterable[np.ndarray]) -> bool:
+    """Whether every loss that is finite has a logarithm."""
+    return all(np.all(losses[np.isfinite(losses)] > 0) for losses in curves)
 
 
 def _limit_losses(ax: Any, columns: Mapping[str, Mapping[str, Any]]) -> None:
-    """Cut the axis ten times above the losses that the runs started from."""
+    """Cut the axis ten times above the losses that the runs started from.
+
+    Where not all losses are positive it is no axis of logarithms, and whole.
+    """
     curves = [
         _curve(run, "loss")[1]
         for group in columns.values()
         for run in group.values()
     ]
-    finite = [losses[np.isfinite(losses) & (losses > 0)] for losses in curves]
+    finite = [losses[np.isfinite(losses)] for losses in curves]
     finite = [losses for losses in finite if len(losses)]
-    if not finite:
-        ax.set_yscale("linear")  # Nothing to take a logarithm of.
+    if not finite or not _are_positive(finite):
+        ax.set_yscale("linear")
         return
     lowest = min(float(np.percentile(losses, 2)) for losses in finite)
     start = float(np.median([losses[0] for losses in finite]))
@@ -305,8 +320,14 @@ def _curve(run: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         return rows[:, names.index("step")], rows[:, names.index(name)]
     if hasattr(run, "history"):
         values = np.asarray(run.history.get(name, []), "float64")
-        every = (run.params or {}).get("steps") or 1
-        return every * np.arange(1.0, len(values) + 1), values
+        steps = (run.params or {}).get("steps")
+        if not steps:
+            raise ValueError(
+                "The `History` of data without a length does not say how many "
+                "steps an epoch had. Pass `metalr.trace` in its place."
+            )
+        epochs = np.asarray(run.epoch[: len(values)], "float64")
+        return steps * (epochs + 1.0), values
     raise TypeError(
         "A run must be a RunResult, a Trace or the History that `fit` "
         f"returns. Received: {type(run).__name__}."

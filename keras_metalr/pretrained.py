@@ -1,17 +1,12 @@
 """Has a network something to lose? Seen in its weights, before a run."""
 
-from collections.abc import Sequence
-
 import keras
 import numpy as np
 
 from keras_metalr import backend
 
-# In the paths of vectors that Keras itself draws at random.
-_DRAWN = "additive_attention"
 
-
-def is_pretrained(variables: Sequence[keras.Variable]) -> bool:
+def is_pretrained(model: keras.layers.Layer) -> bool:
     """Say whether weights were trained before.
 
     Layers begin with biases and scales that are all alike, or zeros and ones
@@ -22,8 +17,8 @@ def is_pretrained(variables: Sequence[keras.Variable]) -> bool:
     the answer is `True` then, as it is for biases that were drawn at random.
 
     Args:
-        variables: Sequence of `keras.Variable`, the trainable ones of a model
-            as the run finds them; empty for a model that is not built.
+        model: `keras.Model`, or another layer, as the run finds it. What is
+            frozen, or not built yet, does not count.
 
     Returns:
         Boolean.
@@ -31,18 +26,24 @@ def is_pretrained(variables: Sequence[keras.Variable]) -> bool:
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> is_pretrained(model.trainable_variables)
+    >>> is_pretrained(model)
     False
     >>> model.layers[0].bias.assign([0.1, -0.3, 0.2])
-    >>> is_pretrained(model.trainable_variables)
+    >>> is_pretrained(model)
     True
     """
+    variables = model.trainable_variables
     if not variables:
         return False
+    drawn = {
+        id(layer.scale)
+        for layer in model._flatten_layers()
+        if layer.built and isinstance(layer, keras.layers.AdditiveAttention)
+    }
     vectors = [
         variable
         for variable in variables
-        if len(variable.shape) == 1 and _DRAWN not in variable.path
+        if len(variable.shape) == 1 and id(variable) not in drawn
     ]
     return not vectors or any(map(_differs, vectors))
 

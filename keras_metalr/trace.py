@@ -3,6 +3,7 @@
 import os
 import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -139,9 +140,12 @@ class Trace:
         except (
             EOFError,
             KeyError,
+            NotImplementedError,
+            RuntimeError,
             TypeError,
             ValueError,
             zipfile.BadZipFile,
+            zlib.error,
         ) as error:
             raise ValueError(
                 f"{str(path)!r} holds no trace that can be read: it is "

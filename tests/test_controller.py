@@ -267,6 +267,18 @@ def test_missing_folder(tmp_path):
     assert "config.json" in str(error.value)
 
 
+def test_a_folder_with_a_shipped_name(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"preset that is .*'\./general' to"):
+        trained.save_to_preset("general")
+    trained.save_to_preset("./general")
+    for own in ("./general", Path("general")):
+        loaded = Controller.from_preset(own)
+        np.testing.assert_array_equal(outputs(loaded), outputs(trained))
+    shipped = outputs(Controller.from_preset("general"))
+    assert np.any(shipped != outputs(trained))
+
+
 @pytest.mark.parametrize("preset", [None, 3, ["general"]])
 def test_preset_that_is_no_name(preset):
     with pytest.raises(ValueError, match="name or the path") as error:

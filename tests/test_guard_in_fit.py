@@ -367,6 +367,26 @@ def test_a_rollback_brings_back_statistics_and_slots(momentum):
     assert float(model.evaluate(x, y, verbose=0)) < 1.5
 
 
+def test_a_rollback_after_weights_of_the_epoch_before_were_loaded(tmp_path):
+    """They bring a count of rollbacks that is lower than what was seen."""
+    path = str(tmp_path / "run.weights.h5")
+
+    class Reload(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.model.save_weights(path)
+            if epoch == 1:
+                self.model.load_weights(path)
+
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    model = compiled(O.SGD(0.05), normalize=False, **QUICK)
+    metalr = MetaLR(Controller(), safe_start=False)
+    ruins = [Ruin(NUM_STEPS + 7), Ruin(3 * NUM_STEPS + 10)]
+    with pytest.warns(UserWarning, match="earlier weights"):
+        model.fit(x, y, epochs=4, callbacks=[metalr, Reload(), *ruins], **FIT)
+    assert float(model.evaluate(x, y, verbose=0)) < 1.5
+
+
 def test_weights_that_were_being_ruined_are_not_gone_back_to():
     class Worsen(Ruin):
         def on_train_batch_begin(self, batch, logs=None):

@@ -60,6 +60,34 @@ def test_plot_trace_draws_loss_and_rate_on_twin_axes():
     np.testing.assert_allclose(rate_ax.lines[0].get_ydata(), 1e-3)
 
 
+def test_losses_below_zero_are_drawn_whole():
+    losses = np.linspace(1.0, -3.0, 150)
+    rows = _trace(len(losses)).rows.copy()
+    rows[:, list(Trace.columns).index("loss")] = losses
+    ax = plotting.plot_trace(Trace(rows))
+    smooth = ax.lines[-1].get_ydata()
+    # A centred mean leaves a straight line where it is, but at the ends.
+    np.testing.assert_allclose(smooth[10:-10], losses[10:-10], atol=1e-5)
+    loss_ax = plotting.plot_comparison({"a": _run(losses)}).axes[0]
+    assert loss_ax.get_yscale() == "linear"
+    low, high = loss_ax.get_ylim()
+    assert low <= -3.0 and high >= 1.0
+
+
+def test_a_history_is_drawn_at_its_own_steps():
+    def history(epochs, steps):
+        run = keras.callbacks.History()
+        run.epoch, run.params = epochs, {"steps": steps}
+        count = len(epochs)
+        run.history = {"loss": count * [0.5], "learning_rate": count * [0.1]}
+        return run
+
+    figure = plotting.plot_comparison({"resumed": history([8, 9], 10)})
+    assert list(figure.axes[0].lines[0].get_xdata()) == [90.0, 100.0]
+    with pytest.raises(ValueError, match=r"Pass `metalr\.trace`"):
+        plotting.plot_comparison({"no length": history([0, 1], None)})
+
+
 def test_plot_trace_draws_into_given_axes():
     _, given = pyplot.subplots()
     assert plotting.plot_trace(_trace(10), ax=given) is given

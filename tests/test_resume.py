@@ -370,15 +370,25 @@ def test_a_resumed_run_of_total_steps_is_no_longer_than_that(tmp_path):
 
 
 @pytest.mark.parametrize("total_steps", [None, 60])
+@pytest.mark.parametrize("saved_at", [(2, 5), (4, 5), (5, 2)])
 def test_weights_loaded_in_mid_run_do_not_turn_its_clock_back(
-    tmp_path, total_steps
+    tmp_path, total_steps, saved_at
 ):
+    """Of epochs before, of the last one, and of the middle of this one."""
     path = str(tmp_path / "run.weights.h5")
 
     class Reload(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 2:
+        def on_train_batch_end(self, batch, logs=None):
+            self.save_if((self.epoch, batch))
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def save_if(self, now):
+            if now == saved_at:
                 self.model.save_weights(path)
+
+        def on_epoch_end(self, epoch, logs=None):
             if epoch == 5:
                 self.model.load_weights(path)
 
@@ -389,5 +399,6 @@ def test_weights_loaded_in_mid_run_do_not_turn_its_clock_back(
     progress = metalr.trace["progress"] + 0.5
     assert progress[-1] == pytest.approx(1.0)
     # What was done before counts, and the rest of the run is as long as it is.
-    assert len(progress) == 3 * 6 + 4 * 6
+    epoch, batch = saved_at
+    assert len(progress) == epoch * 6 + batch + 1 + 4 * 6
     assert (np.diff(progress) > 0.0).all()

@@ -123,6 +123,23 @@ def test_load_of_other_columns(tmp_path):
             Trace.load(tmp_path / name)
 
 
+def test_no_damaged_byte_is_another_error(trace, tmp_path):
+    path = tmp_path / "trace.npz"
+    trace.save(path)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for place in generator.integers(len(whole) - 4, size=200):
+        noise = generator.bytes(4)
+        path.write_bytes(whole[:place] + noise + whole[place + 4 :])
+        try:
+            Trace.load(path)
+        except ValueError as error:
+            refused += 1
+            assert "trace.npz" in str(error)
+    assert refused > 100
+
+
 @pytest.mark.parametrize("name", ["text.npz", "array.npz", "cut.csv", "x.csv"])
 def test_load_of_a_damaged_file(trace, name, tmp_path):
     path = tmp_path / name

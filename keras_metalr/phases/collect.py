@@ -10,8 +10,11 @@ from typing import Any
 
 import keras
 
+from keras_metalr.arguments import check_folder
 from keras_metalr.callback import MetaLR
 from keras_metalr.controller import Controller
+from keras_metalr.features import FEATURE_VERSION
+from keras_metalr.phases.fit_arguments import callbacks_of
 from keras_metalr.run_files import read_run
 from keras_metalr.run_files import recorded
 from keras_metalr.run_files import write_run
@@ -48,6 +51,7 @@ class Run:
         stem = _stem(folder, self.workload, self.learning_rate, self.seed)
         stem.parent.mkdir(parents=True, exist_ok=True)
         record = {name: getattr(self, name) for name in _RECORDED}
+        record["feature_version"] = FEATURE_VERSION
         write_run(stem, self.trace, record)
 
     @classmethod
@@ -60,7 +64,14 @@ class Run:
         Raises:
             ValueError: if it is damaged, or of another version.
         """
-        record, trace = read_run(path, _RECORDED)
+        record, trace = read_run(path, _RECORDED | {"feature_version": int})
+        version = record.pop("feature_version")
+        if version != FEATURE_VERSION:
+            raise ValueError(
+                f"{str(path)!r} holds a run with version {version} of the "
+                f"features; this keras_metalr computes {FEATURE_VERSION}. "
+                "Collect it again, in another folder."
+            )
         return cls(**record, trace=trace)
 
 
@@ -114,15 +125,19 @@ def collect(
             lower being better. Defaults to `"val_loss"`.
         folder: String or path to save the runs in, and to read back those that
             are there already, so that an interrupted call goes on where it
-            was. Defaults to `None`, memory alone.
+            was. What they were trained on is not compared: give another model,
+            or another number of epochs, another folder or `workload`.
+            Defaults to `None`, memory alone.
         progress: Callable that is given each finished run. Defaults to `None`.
 
     Returns:
         List of `Run`, one for each seed and rate.
 
     Raises:
-        ValueError: for a rate that is not positive, a `monitor` that `fit`
-            does not report, or a run in the folder whose outcome is another.
+        ValueError: for a rate that is not positive, a `workload` that names no
+            file, a folder that cannot be written to, or a run in the folder
+            whose outcome is another, all before the first step; for a `monitor`
+            that `fit` does not report, after the first epoch.
 
     Example:
 
@@ -147,6 +162,13 @@ def collect(
             "`learning_rates` must hold positive, finite numbers. "
             f"Received: learning_rates={learning_rates}."
         )
+    if not workload or pathlib.PurePath(workload).name != workload:
+        raise ValueError(
+            "`workload` must be a name that files can have, without slashes. "
+            f"Received: workload={workload!r}."
+        )
+    if folder is not None:
+        check_folder("folder", folder)
     runs = []
     for seed in seeds:
         for rate in rates:
@@ -178,6 +200,30 @@ def _stem(
     return pathlib.Path(folder) / f"{workload}-seed{seed}-rate{rate!r}"
 
 
+class _MonitorCheck(keras.callbacks.Callback):
+    """Stops a run in its first epochs that will not report its outcome."""
+
+    def __init__(self, monitor: str) -> None:
+        super().__init__()
+        self._monitor = monitor
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        found = sorted(logs or {})
+        of_validation = self._monitor.startswith("val_")
+        # Not every epoch need validate.
+        if of_validation and not any(key.startswith("val_") for key in found):
+            return
+        _check_reported(self._monitor, found)
+
+
+def _check_reported(monitor: str, found: Sequence[str]) -> None:
+    if monitor not in found:
+        raise ValueError(
+            f"`fit` reports no {monitor!r}. Received: monitor={monitor!r}; "
+            f"expected one of {found}."
+        )
+
+
 def _train(
     make_model: Callable[[], keras.Model],
     fit_arguments: Callable[[int], dict[str, Any]],
@@ -192,13 +238,20 @@ def _train(
     # No guard: what happens beyond the edge is what the fit must see.
     metalr = MetaLR(Controller(), safe_start=False, guard=False)
     arguments = dict(fit_arguments(seed))
-    callbacks = [*arguments.pop("callbacks", []), metalr]
-    history = model.fit(callbacks=callbacks, **arguments).history
-    if monitor not in history:
+    validates = {"validation_data", "validation_split"} & arguments.keys()
+    if monitor.startswith("val_") and not validates:
         raise ValueError(
-            f"`fit` reports no {monitor!r}. Received: monitor={monitor!r}; "
-            f"expected one of {sorted(history)}."
+            f"`fit` reports no {monitor!r} without validation data. Received: "
+            f"monitor={monitor!r}; give `fit` such data, or name another "
+            "`monitor`, such as 'loss'."
         )
+    callbacks = [
+        *callbacks_of(arguments),
+        metalr,
+        _MonitorCheck(monitor),
+    ]
+    history = model.fit(callbacks=callbacks, **arguments).history
+    _check_reported(monitor, sorted(history))
     outcome = float(history[monitor][-1])
     # A run that diverged is worse than any that did not.
     return outcome if math.isfinite(outcome) else math.inf, metalr.trace

@@ -13,6 +13,7 @@ import keras
 from keras_metalr import experience
 from keras_metalr.arguments import load_controller
 from keras_metalr.callback import MetaLR
+from keras_metalr.phases.fit_arguments import callbacks_of
 
 
 def gather_experience(
@@ -73,7 +74,7 @@ def gather_experience(
         model = make_model()
         arguments = dict(fit_arguments(seed))
         metalr = MetaLR(network, experience_dir=folder)
-        callbacks = [*arguments.pop("callbacks", []), metalr]
+        callbacks = [*callbacks_of(arguments), metalr]
         model.fit(callbacks=callbacks, **arguments)
         found = experience.load(folder, network)
         # Or the runs to come would be taken for those of other seeds.

@@ -48,13 +48,15 @@ def best_rates(runs: Sequence[Run]) -> dict[tuple[str, int], float]:
         runs: Sequence of `Run`.
 
     Raises:
-        ValueError: if all runs of a workload and seed diverged.
+        ValueError: if all runs of a workload and seed diverged, or if they
+            cannot be compared: two of one rate, or of different monitors.
     """
     groups: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.workload, run.seed].append(run)
     best = {}
     for key, group in groups.items():
+        _check_comparable(*key, group)
         winner = min(group, key=lambda run: run.outcome)
         if not np.isfinite(winner.outcome):
             raise ValueError(
@@ -64,6 +66,23 @@ def best_rates(runs: Sequence[Run]) -> dict[tuple[str, int], float]:
             )
         best[key] = winner.learning_rate
     return best
+
+
+def _check_comparable(workload: str, seed: int, group: Sequence[Run]) -> None:
+    rates = [run.learning_rate for run in group]
+    twice = sorted({rate for rate in rates if rates.count(rate) > 1})
+    if twice:
+        raise ValueError(
+            f"There must be one run of {workload!r} with seed {seed} for each "
+            f"rate. Received: more than one at {twice}. Give every task a "
+            "name of its own: `collect(..., workload=...)`."
+        )
+    monitors = sorted({run.monitor for run in group})
+    if len(monitors) > 1:
+        raise ValueError(
+            f"The outcomes of {workload!r} with seed {seed} must be of one "
+            f"kind to be compared. Received: {monitors}."
+        )
 
 
 def dataset(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +138,8 @@ def fit_controller(
         The controller.
 
     Raises:
-        ValueError: if there are no runs, or all of a group's diverged.
+        ValueError: if there are no runs, if all of a workload and seed
+            diverged, or if some cannot be compared.
     """
     if not runs:
         raise ValueError(

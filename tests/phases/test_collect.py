@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_metalr import Trace
+from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.phases import Run
 from keras_metalr.phases import collect
 from keras_metalr.phases import load_runs
@@ -104,6 +105,20 @@ def test_other_monitor_and_callbacks():
     assert run.workload == "mine" and math.isfinite(run.outcome)
 
 
+def test_callbacks_may_be_none_or_a_single_one():
+    seen = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: seen.append(1)
+    )
+    for given in (None, count):
+
+        def arguments(seed, given=given):
+            return fit_arguments(seed) | {"callbacks": given}
+
+        collect(make_model, arguments, learning_rates=[0.1])
+    assert seen == [1]
+
+
 def test_run_that_diverges_is_infinitely_bad():
     # It is what the upper end of a ladder is for, so no warning either.
     (run,) = collect(make_model, fit_arguments, learning_rates=[1e20])
@@ -152,6 +167,17 @@ def test_a_damaged_run_is_an_error_that_names_the_file(tmp_path, text):
     file = tmp_path / "run.json"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"run\.json.*Delete it"):
+        load_runs(tmp_path)
+
+
+def test_a_run_of_another_version_of_the_features_names_both(tmp_path):
+    run_of().save(tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    record = json.loads(file.read_text())
+    assert record["feature_version"] == FEATURE_VERSION
+    file.write_text(json.dumps(record | {"feature_version": 1}))
+    message = rf"version 1 of the features.* computes {FEATURE_VERSION}\."
+    with pytest.raises(ValueError, match=message):
         load_runs(tmp_path)
 
 
@@ -246,9 +272,56 @@ def test_bad_rates(rates):
     assert str(rates) in str(error.value)
 
 
-def test_monitor_that_fit_does_not_report():
+@pytest.fixture
+def epochs():
+    """Those that were trained by `counted`."""
+    return []
+
+
+@pytest.fixture
+def counted(epochs):
+    def begun(epoch, logs=None):
+        epochs.append(epoch)
+
+    count = keras.callbacks.LambdaCallback(on_epoch_begin=begun)
+    return lambda seed: fit_arguments(seed) | {"callbacks": count, "epochs": 9}
+
+
+def test_monitor_that_fit_does_not_report(counted, epochs):
     with pytest.raises(ValueError, match="val_f1") as error:
-        collect(
-            make_model, fit_arguments, learning_rates=[0.1], monitor="val_f1"
-        )
+        collect(make_model, counted, learning_rates=[0.1], monitor="val_f1")
     assert "'val_loss'" in str(error.value)
+    assert epochs == [0]
+
+
+@pytest.mark.parametrize("frequency", [2, 10])
+def test_monitor_that_is_not_reported_by_every_epoch(
+    counted, epochs, frequency
+):
+    def rarely(seed):
+        return counted(seed) | {"validation_freq": frequency}
+
+    if frequency == 2:
+        (run,) = collect(make_model, rarely, learning_rates=[0.1])
+        assert math.isfinite(run.outcome)
+    else:
+        with pytest.raises(ValueError, match="reports no 'val_loss'"):
+            collect(make_model, rarely, learning_rates=[0.1])
+    assert len(epochs) == 9
+
+
+def test_what_cannot_work_is_refused_before_training(counted, epochs, tmp_path):
+    def without(seed):
+        arguments = counted(seed)
+        del arguments["validation_data"]
+        return arguments
+
+    with pytest.raises(ValueError, match="'val_loss' without validation data"):
+        collect(make_model, without, learning_rates=[0.1])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"`folder` .*can be written to"):
+        collect(make_model, counted, folder=tmp_path / "file")
+    for name in ("digits/adam", ""):
+        with pytest.raises(ValueError, match="must be a name that files"):
+            collect(make_model, counted, folder=tmp_path, workload=name)
+    assert not epochs

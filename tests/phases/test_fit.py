@@ -1,5 +1,6 @@
 """Phase 2: labels, standardization, and a controller that has learned."""
 
+import dataclasses
 import math
 
 import keras
@@ -82,6 +83,15 @@ def test_best_rate_of_each_workload_and_seed():
         run_of(1.0, 0.5, seed=0, workload="b"),
     ]
     assert best_rates(runs) == {("a", 0): 0.01, ("a", 1): 0.1, ("b", 0): 1.0}
+
+
+def test_runs_that_cannot_be_compared():
+    run = run_of(0.1, 0.5)
+    with pytest.raises(ValueError, match=r"more than one at \[0\.1\]"):
+        best_rates([run, dataclasses.replace(run, outcome=7.0)])
+    other = dataclasses.replace(run, learning_rate=1.0, monitor="loss")
+    with pytest.raises(ValueError, match=r"\['loss', 'val_loss'\]"):
+        best_rates([run, other])
 
 
 def test_all_runs_of_a_seed_diverged():
