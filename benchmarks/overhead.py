@@ -26,6 +26,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -68,6 +69,8 @@ MODELS = {"dense": dense_model, "resnet18": resnet_model}
 PAIRS = {"dense": 200, "resnet18": 50}
 SAMPLES = {"dense": 3, "resnet18": 1}
 METHODS = ("plain", "bare", "metalr")
+# What a step on JAX takes and returns.
+_STATE = ("trainable", "non_trainable", "optimizer", "metrics")
 
 
 def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +79,20 @@ def _batch(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return x, generator.integers(0, 10, shape[0])
 
 
-def make_stepper(
-    name: str, callback: MetaLR | None, jit: bool
-) -> Callable[[], None]:
-    """A function that takes one compiled training step and waits for it."""
+class Stepper(NamedTuple):
+    """A run that goes on step by step.
+
+    Args:
+        step: Callable that takes one compiled training step and waits for it.
+        end: Callable that ends the run.
+    """
+
+    step: Callable[[], None]
+    end: Callable[[], None]
+
+
+def make_stepper(name: str, callback: MetaLR | None, jit: bool) -> Stepper:
+    """Begin a run."""
     return _loop(*_prepared(name, callback, jit))
 
 
@@ -108,16 +121,15 @@ def _prepared(
 
 def _jax_state(model: Any, purge: bool) -> tuple:
     """What a step takes; with `purge` the model lets go of it, as in `fit`."""
-    kinds = ("trainable", "non_trainable", "optimizer", "metrics")
     return tuple(
         model._get_jax_state(
-            **{f"{kind}_variables": True for kind in kinds},
+            **{f"{kind}_variables": True for kind in _STATE},
             purge_model_variables=purge,
         )
     )
 
 
-def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
+def _loop(model: Any, x: Any, y: Any, callbacks: Any) -> Stepper:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -147,8 +159,16 @@ def _loop(model: Any, x: Any, y: Any, keep: Any) -> Callable[[], None]:
         def step() -> None:
             float(model.train_function(pairs)["loss"])
 
-    step.keep = (model, keep)  # type: ignore[attr-defined]
-    return step
+    def end() -> None:
+        if backend == "jax":
+            # As `fit` does: MetaLR comes off variables that have values.
+            names = [f"{kind}_variables" for kind in _STATE]
+            model._jax_state = dict(zip(names, state, strict=True))
+            model._jax_state_synced = False
+            model.jax_state_sync()
+        callbacks.on_train_end()
+
+    return Stepper(step, end)
 
 
 def _timed(step: Callable[[], None]) -> float:
@@ -163,10 +183,11 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     The run is told a horizon at which every second step decides, so that every
     other pair times the one kind of step.
     """
-    plain, *others = (
+    steppers = [
         make_stepper(name, _callback(method, steps=400), jit)
         for method in METHODS
-    )
+    ]
+    plain, *others = (stepper.step for stepper in steppers)
     for step in 4 * [plain, *others]:
         step()
     plain_times: list[float] = []
@@ -174,6 +195,8 @@ def measure(name: str, pairs: int, jit: bool) -> dict[str, Any]:
     for _ in range(2 * pairs):
         plain_times.append(_timed(plain))
         ratios.append(tuple(_timed(step) / plain_times[-1] for step in others))
+    for stepper in steppers:
+        stepper.end()
     bare, usual = map(statistics.median, zip(*ratios[::2], strict=True))
     decision = statistics.median(ratio for _, ratio in ratios[1::2])
     result = {
@@ -210,7 +233,7 @@ def start(name: str, method: str, jit: bool) -> tuple[float, int, int]:
         in bytes, in all; and once compiled, since compiling takes memory that
         is given back.
     """
-    step = make_stepper(name, _callback(method, steps=20), jit)
+    step, _ = make_stepper(name, _callback(method, steps=20), jit)
     seconds = _timed(step)
     step()
     in_all = _peak()

@@ -64,14 +64,17 @@ def test_interleaved_steps_give_a_mean_over_an_interval(monkeypatch):
 
     Bare it takes 2.5 s.
     """
-    calls = []
+    calls, ended = [], []
 
     def make_stepper(name, callback, jit):
         label = "plain"
         if callback is not None:
             label = "metalr" if callback.guard else "bare"
             assert callback.safe_start == callback.guard
-        return lambda: calls.append(label) or (name, label)
+        return overhead.Stepper(
+            lambda: calls.append(label) or (name, label),
+            lambda: ended.append(label),
+        )
 
     def timed(step):
         _, label = step()
@@ -88,6 +91,7 @@ def test_interleaved_steps_give_a_mean_over_an_interval(monkeypatch):
     result = overhead.measure("dense", pairs=3, jit=False)
     # Four steps of each to warm up, then six rounds of one step of each.
     assert calls == ["plain", "bare", "metalr"] * 10
+    assert ended == ["plain", "bare", "metalr"]
     assert result["plain_milliseconds"] == 2000.0
     assert result["ratio_bare_step"] == 1.25
     assert result["ratio_step"] == 1.5
