@@ -20,10 +20,34 @@ from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.meta_training.arenas import kept_data
 from keras_metalr.meta_training.configs import CONFIGS
 from keras_metalr.meta_training.data import add_data_argument
+from keras_metalr.meta_training.processes import is_first
+from keras_metalr.meta_training.processes import join
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.train import score_again
 from keras_metalr.workloads.workload import DataNotAvailableError
+
+
+def _join(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    """Become one of several processes, where that is asked for."""
+    told = (
+        arguments.coordinator,
+        arguments.num_processes,
+        arguments.process_id,
+    )
+    if all(value is None for value in told):
+        return
+    if None in told or arguments.score_again:
+        parser.error(
+            "--coordinator, --num-processes and --process-id go together, and "
+            "not with --score-again"
+        )
+    try:
+        join(*told)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,12 +79,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="train nothing: score the preset in --output on the stages of "
         "--config as the package is now, and renew its card",
     )
+    group = parser.add_argument_group(
+        "several processes",
+        "On one machine or many: the same command in each, with a number of "
+        "its own, and a folder --work that all see.",
+    )
+    group.add_argument("--coordinator", help="HOST:PORT of process 0")
+    group.add_argument("--num-processes", type=int)
+    group.add_argument("--process-id", type=int, help="from 0")
     add_data_argument(parser)
     arguments = parser.parse_args(argv)
     check_backend()
+    _join(parser, arguments)
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        if is_first():
+            print(line, flush=True)
 
     config = CONFIGS[arguments.config]
     if arguments.score_again:
@@ -88,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     config = config._replace(evolution=config.evolution._replace(**changes))
     try:
-        kept_data(arguments.work, arguments.data)
+        if is_first():
+            kept_data(arguments.work, arguments.data)
     except (DataNotAvailableError, ValueError) as error:
         raise SystemExit(report_error(error)) from error
     meta_train(

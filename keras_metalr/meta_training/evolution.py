@@ -34,6 +34,9 @@ from keras_metalr.meta_training.checkpoint import load_tree
 from keras_metalr.meta_training.checkpoint import save_tree
 from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.evaluation import ControllerVector
+from keras_metalr.meta_training.processes import gathered
+from keras_metalr.meta_training.processes import is_first
+from keras_metalr.meta_training.processes import own_share
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -50,11 +53,15 @@ def evolve(
 ) -> Controller:
     """Evolve a controller; goes on from the checkpoint where there is one.
 
+    Where there are several processes (`processes.join`), each calls this with
+    the same arguments, and they share every generation's runs.
+
     Args:
         arenas: Sequence of `Arena`; each generation plays in the next one.
         start: `Controller` to start from.
         config: `EvolutionConfig`.
-        checkpoint: Path of an `.npz` file. Defaults to `None`, none is kept.
+        checkpoint: Path of an `.npz` file, which the first process writes and
+            all read. Defaults to `None`, none is kept.
         report: Callable that is told the generation, the arena's name, the mean
             score and the seconds left. Defaults to `None`.
 
@@ -74,12 +81,18 @@ def evolve(
     if checkpoint is not None and checkpoint.is_file():
         state, done = load_tree(checkpoint, (state, 0), origin)
         first = int(done)
-    split = _split(2 * config.num_pairs)
+    count = 2 * config.num_pairs
+    mine = own_share(count)
+    split = _split(len(mine))
+
+    def own(*every: Any) -> Any:
+        chosen = jax.tree.map(lambda leaf: leaf[mine], every)
+        return jax.device_put(chosen, split)
+
     population, _ = strategy.ask(key, state, params)
 
     def example(arena: Arena) -> Any:
-        tasks = _draw(arena.bank, key, config.num_pairs)
-        return jax.device_put((population, tasks), split)
+        return own(population, _draw(arena.bank, key, config.num_pairs))
 
     is_finished = first >= config.num_generations
     fitness = _compiled(() if is_finished else arenas, vector, example)
@@ -91,10 +104,7 @@ def evolve(
         )
         population, state = strategy.ask(ask_key, state, params)
         tasks = _draw(arena.bank, task_key, config.num_pairs)
-        scores = fitness[arena.name](
-            *jax.device_put((population, tasks), split)
-        )
-        scores = jax.device_put(scores, jax.devices()[0])
+        scores = gathered(fitness[arena.name](*own(population, tasks)), count)
         state, _ = strategy.tell(tell_key, population, scores, state, params)
         done = generation + 1
         if report is not None:
@@ -102,7 +112,8 @@ def evolve(
             left = spent * (config.num_generations - done)
             report(generation, arena.name, float(scores.mean()), left)
         last = done == config.num_generations
-        if checkpoint is not None and (last or done % SAVE_EVERY == 0):
+        is_due = last or done % SAVE_EVERY == 0
+        if checkpoint is not None and is_due and is_first():
             save_tree(checkpoint, (state, done), origin)
     return vector.to_controller(state.mean)
 
@@ -187,10 +198,12 @@ def _compiled(
 def _split(population_size: int) -> jax.sharding.Sharding:
     """The population's leading axis, cut over all devices that share it evenly.
 
-    The runs know nothing of each other, so where each one runs changes nothing.
+    Those of this process: others have populations of their own. The runs know
+    nothing of each other, so where each one runs changes nothing.
     """
-    count = math.gcd(population_size, jax.device_count())
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("runs",))
+    devices = jax.local_devices()
+    count = math.gcd(population_size, len(devices))
+    mesh = jax.sharding.Mesh(np.array(devices[:count]), ("runs",))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
 
 

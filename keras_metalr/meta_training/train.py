@@ -34,6 +34,8 @@ from keras_metalr.meta_training.evaluation import evaluate
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.evolution import evolve
 from keras_metalr.meta_training.evolution import progress_line
+from keras_metalr.meta_training.processes import is_first
+from keras_metalr.meta_training.processes import wait_for_all
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
 
@@ -64,23 +66,29 @@ def meta_train(
 ) -> dict[str, Any]:
     """Train a controller and write it as a preset with its card.
 
+    Several processes (`processes.join`) share the evolution. The first one
+    makes the banks that all read, the scores and the preset.
+
     Args:
         name: String, the preset's name on the card.
         config: `MetaConfig`.
         start: String, preset to start from, by name or folder.
         work: Path of a folder for banks and checkpoints; a second call goes on
-            from there.
+            from there. All processes must see it.
         output: Path of the preset folder to write.
         command: String, the command line, for the card.
         say: Callable that is given each line of progress.
 
     Returns:
-        Dict with the held-out scores, as it is written to `scores.json`.
+        Dict with the held-out scores, as it is written to `scores.json`; empty
+        in all processes but the first.
     """
     check_backend()
     first = Controller.from_preset(start)
     earlier = _earlier(start)
     origin = earlier[0]["start"] if earlier else start
+    if not is_first():
+        wait_for_all("banks")
     clock = _Clock(work / "seconds.json")
     loaded = data, names = kept_data(work)
     notes = kept_notes(work)
@@ -94,8 +102,12 @@ def meta_train(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         built = pool.map(build, wanted)
         arenas = {arena.name: arena for arena in built}
+    if is_first():
+        wait_for_all("banks")
 
     def report(generation: int, stage: str, value: float, left: float) -> None:
+        if not is_first():
+            return
         clock.seconds()
         say(progress_line(config.evolution, generation, stage, value, left))
 
@@ -106,6 +118,8 @@ def meta_train(
         work / "evolution.npz",
         report=report,
     )
+    if not is_first():
+        return {}
     held_out = [stage for stage in config.stages if stage.num_held_out]
     pair = Controller.from_preset(origin), controller
     record = {
@@ -266,6 +280,8 @@ class _Clock:
         cpus = f"{os.cpu_count()} CPU cores ({platform.machine()})"
         on_cpu = jax.default_backend() == "cpu"
         self.device = cpus if on_cpu else f"{kind} and {cpus}"
+        if jax.process_count() > 1:
+            self.device = f"{jax.process_count()} processes: {self.device}"
 
     def seconds(self) -> dict[str, float]:
         """Seconds until now by device; written down at each call."""

@@ -17,6 +17,12 @@ def test_a_preset_is_scored_again_as_it_was_trained(tmp_path, capsys):
     assert "leave ['--start', '--pairs'] out" in error
 
 
+def test_processes_are_told_all_there_is(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call_main("meta_train.py", "--output", tmp_path, "--process-id", 0)
+    assert "go together" in capsys.readouterr().err
+
+
 def test_other_data_than_a_folder_keeps_are_one_line(tmp_path, capsys):
     (tmp_path / "data.json").write_text('["digits"]')
     with pytest.raises(SystemExit) as caught:
