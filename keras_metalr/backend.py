@@ -82,6 +82,25 @@ def loss_scalar(loss: Tensor) -> Tensor:
     return ops.sum(ops.cast(loss, "float32"))
 
 
+def check_of_one_trace(value: Tensor, others: Sequence[Tensor]) -> None:
+    """Raise on JAX for a value from within a trace that has ended.
+
+    JAX itself finds it when all is traced, and then names no cause.
+
+    Args:
+        value: Tensor.
+        others: Sequence of tensors that the present trace began with.
+
+    Raises:
+        TypeError: for a value of another trace than theirs.
+    """
+    # A value without one is a constant.
+    trace = getattr(value, "_trace", None)
+    if _NAME == "jax" and others and trace is not None:
+        if all(trace is not getattr(o, "_trace", None) for o in others):
+            raise TypeError(f"{value} is of a trace that has ended.")
+
+
 def total(tensors: Sequence[Tensor]) -> Tensor:
     """Sum of native scalars."""
     operations = native_ops()
@@ -337,6 +356,16 @@ def eager_value(variable: Tensor) -> Any:
         with tf.init_scope():
             return keras.ops.convert_to_numpy(variable)
     return keras.ops.convert_to_numpy(variable)
+
+
+def mutable_parts(data: Any) -> list[Tensor]:
+    """The tensors of a batch that can be changed in place: PyTorch's."""
+    if _NAME != "torch":
+        return []
+    import torch
+
+    leaves = keras.tree.flatten(data)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def random_state() -> Any:

@@ -223,6 +223,10 @@ class MetaLR(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuse what cannot work before anything has been trained."""
+        if self._session is None or not self._session.installed:
+            # A `CallbackList` that has been used: `fit` does not set the model.
+            self.set_model(self.model)
+            self.model.make_train_function()
         self._training = True
         # Not in `set_model`, which `evaluate` and `predict` call, too.
         self.trace = Trace()
@@ -248,7 +252,7 @@ class MetaLR(keras.callbacks.Callback):
             self._steps_lost += lost
             remaining = self._remaining_steps(epoch, self._epoch_steps or 0)
         elif self._epoch_steps is None:
-            self._epoch_steps = int(self.params.get("steps") or 0)
+            self._epoch_steps = int((self.params or {}).get("steps") or 0)
             remaining = self._remaining_steps(epoch, self._epoch_steps)
         elif self.total_steps is None and taken > self._epoch_steps:
             # `steps_per_execution` that do not divide them take whole
@@ -410,7 +414,7 @@ class MetaLR(keras.callbacks.Callback):
         if self.total_steps is not None:
             done = self._steps_done() + self._steps_lost
             return max(1, self.total_steps - done)
-        epochs = int(self.params.get("epochs", 1))
+        epochs = int((self.params or {}).get("epochs") or 1)
         return max(1, (epochs - epoch) * epoch_steps)
 
     def _steps_done(self) -> int:
@@ -495,7 +499,9 @@ class MetaLR(keras.callbacks.Callback):
                 "`keras.random.SeedGenerator` that is an attribute of a layer. "
                 "In a `train_step` of your own, what is differentiated must be "
                 "what `self.compute_loss(x=x, y=y, y_pred=...)` returned, `x` "
-                "being what the model was called on.",
+                "being what the model was called on, and the gradients must go "
+                "to the optimizer as they are: clip them by its `clipnorm` or "
+                "`global_clipnorm`.",
                 stacklevel=2,
             )
 

@@ -27,7 +27,7 @@ from keras_metalr.update_rule import decision_interval
 Tensor = Any
 # Steps are counted in int32.
 MAX_STEPS = 2**31 - 1
-# What a user may read or set during a run; Keras keeps it on the instance.
+# What Keras's own constructor puts on the instance, and is the user's.
 _PASSED_ON = (
     "name",
     "weight_decay",
@@ -119,10 +119,17 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         inner = self.__dict__.get("_inner")
-        if inner is not None and name in _PASSED_ON:
-            setattr(inner, name, value)
-        else:
+        is_own = (
+            inner is None
+            or name.startswith("_")
+            or name in self.__dict__
+            or hasattr(MeasuredOptimizer, name)
+            or not hasattr(inner, name)
+        )
+        if is_own:
             super().__setattr__(name, value)
+        else:
+            setattr(inner, name, value)
 
     def __dir__(self) -> list[str]:
         # The saver finds children by name: those of the wrapped optimizer must
@@ -242,6 +249,10 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         """Load the wrapped optimizer, from plain Keras's file too."""
         self._inner.load_own_variables(store)
 
+    def _trackable_children(self, *args: Any, **kwargs: Any) -> Any:
+        """What a `tf.train.Checkpoint` holds: that of the wrapped optimizer."""
+        return self._inner._trackable_children(*args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         """The wrapped optimizer's config."""
         return dict(self._inner.get_config())
@@ -252,7 +263,9 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         state = self.metalr_state
         if state is not None:
             bases = backend.eager_value(state.base_rates)
-            values = [float(base) for base in bases]
+            # Empty where TensorFlow's first trace, which makes it, has failed.
+            if len(bases) == len(values):
+                values = [float(base) for base in bases]
         for rate, value in zip(self.rates, values, strict=True):
             rate.restore(value)
 

@@ -55,10 +55,20 @@ class Rate:
         optimizer: A Keras optimizer that wraps no other.
 
     Raises:
-        ValueError: if the rate is not a positive, finite number.
+        ValueError: if the rate is not a positive, finite number, or if the
+            optimizer wraps another after all.
     """
 
     def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        for name, part in vars(optimizer).items():
+            if isinstance(part, keras.optimizers.Optimizer):
+                raise ValueError(
+                    f"{optimizer.name!r} ({type(optimizer).__name__}) holds "
+                    f"another optimizer, `{name}`, and MetaLR cannot know "
+                    "whose learning rate counts. Compile the model with an "
+                    "optimizer that wraps none, or with Keras's own "
+                    "LossScaleOptimizer or MultiOptimizer."
+                )
         self.optimizer = optimizer
         self.original = optimizer._learning_rate
         self.scheduled = not isinstance(self.original, keras.Variable)

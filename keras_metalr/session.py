@@ -106,8 +106,12 @@ class Session:
         model.make_train_function = self._hooked_make_train_function
         if backend.name() != "jax":
             model.evaluate = self._watched_evaluate(model.evaluate)
+        result_or_logs = model._get_metrics_result_or_logs
         if backend.name() == "tensorflow":
-            model._get_metrics_result_or_logs = _with_measured(model)
+            result_or_logs = _with_measured(model)
+        model._get_metrics_result_or_logs = self._watched_results(
+            result_or_logs
+        )
         model.train_function = None
         self._remove_with_fit()
 
@@ -223,6 +227,23 @@ class Session:
                 if id(sys._getframe(1)) == self._fit_frame:
                     self.remove()
                 raise
+
+        return watched
+
+    def _watched_results(
+        self, result_or_logs: Callable[[Any], Any]
+    ) -> Callable[[Any], Any]:
+        """What `fit` calls after an epoch's last batch, before all callbacks.
+
+        Whatever these save is then what the run goes on with.
+        """
+
+        @functools.wraps(result_or_logs)
+        def watched(logs: Any) -> Any:
+            # And not by a callback that evaluates.
+            if id(sys._getframe(1)) == self._fit_frame:
+                self.watch.go_back_if_due()
+            return result_or_logs(logs)
 
         return watched
 

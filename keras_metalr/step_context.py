@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ class StepContext:
 
     def __init__(self) -> None:
         self.active = False
+        self._weights: Sequence[Tensor] = ()
         self.loss: Tensor = None
         self.arguments: dict[str, Any] = {}
         self.promised_drop: Callable[[Mapping[int, Tensor]], Tensor] | None
@@ -41,8 +43,13 @@ class StepContext:
         self.host_starting: bool | None = None
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """One train step of the model."""
+    def step(self, weights: Sequence[Tensor] = ()) -> Iterator[None]:
+        """One train step of the model.
+
+        Args:
+            weights: Sequence of tensors that the step is given, on JAX.
+        """
+        self._weights = weights
         self.active, self.applied = True, False
         self.loss, self.arguments, self.promised_drop = None, {}, None
         try:
@@ -61,7 +68,8 @@ class StepContext:
         """The batch's loss, scalar float32.
 
         Raises:
-            ValueError: if the train step computed none.
+            ValueError: if the train step computed none, or none that can be
+                read outside a function that it was computed in.
         """
         if self.loss is None:
             raise ValueError(
@@ -70,7 +78,17 @@ class StepContext:
                 "`self.compute_loss(x=..., y=..., y_pred=...)`. Compute the "
                 "loss through `compute_loss` (override it if need be)."
             )
-        return backend.loss_scalar(self.loss)
+        try:
+            backend.check_of_one_trace(self.loss, self._weights)
+            return backend.loss_scalar(self.loss)
+        except Exception as error:
+            raise ValueError(
+                "MetaLR cannot read the loss that this model's `train_step` "
+                "computes: it calls `compute_loss` within a function that has "
+                "a graph of its own (`tf.function`, `tf.map_fn`, `jax.jit`, "
+                "`jax.checkpoint`, `jax.lax.scan`, `jax.vmap`). Call it in "
+                f"`train_step` itself. {type(error).__name__}: {error}"
+            ) from error
 
     def num_examples(self) -> Tensor:
         """Examples in the step's batch, scalar float32; 0 where none is seen.

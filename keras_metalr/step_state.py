@@ -114,14 +114,17 @@ class StateBefore:
 
     Args:
         state: `StepState`.
-        random: Boolean, whether to keep the state of random generators as well:
-            on PyTorch that is a copy on the host. Without it `again` cannot be
-            called.
+        data: The batch, which a model may change in place on PyTorch.
+        replayed: Boolean, whether the batch may be run again: the state of
+            random generators, on PyTorch a copy on the host, and the batch are
+            kept then. Without it `again` cannot be called.
     """
 
-    def __init__(self, state: StepState, random: bool) -> None:
+    def __init__(self, state: StepState, data: Any, replayed: bool) -> None:
         self._state = state
-        self._random = backend.random_state() if random else None
+        self._random = backend.random_state() if replayed else None
+        self._batch = backend.mutable_parts(data) if replayed else []
+        self._batch_values = [backend.copy_value(t) for t in self._batch]
         self._statistics = [ops.copy(v) for v in state.statistics]
         self._seeds = [ops.copy(v) for v in state.seeds]
         self._buffers = [backend.copy_value(b) for b in state.buffers]
@@ -155,11 +158,12 @@ class StateBefore:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """While in it, generators and buffers are as before the step."""
+        """While in it, generators, buffers and batch are as before the step."""
         after = backend.random_state()
         new_buffers = [backend.copy_value(b) for b in self._state.buffers]
         backend.set_random_state(self._random)
         backend.overwrite(self._state.buffers, self._buffers)
+        backend.overwrite(self._batch, self._batch_values)
         yield
         backend.set_random_state(after)
         backend.overwrite(self._state.buffers, new_buffers)

@@ -94,8 +94,9 @@ def _stateful_step(
     def train_step(data: Any) -> dict[str, Tensor]:
         state = found or find_step_state(model)
         with backend.measuring():
-            # On torch what is random is drawn on the host: kept where needed.
-            before = StateBefore(state, random=context.host_due is not False)
+            # On torch the host knows where it is needed, and pays for it.
+            replayed = context.host_due is not False
+            before = StateBefore(state, data, replayed)
         try:
             with context.step():
                 logs = original(data)
@@ -147,7 +148,7 @@ def _stateless_step(
     context = optimizer.step_context
 
     def train_step(state: tuple, data: Any) -> tuple[dict[str, Tensor], tuple]:
-        with context.step():
+        with context.step(state[0]):
             logs, (weights, others, slots, metrics) = original(state, data)
         _check_applied(model, context.applied)
         others = list(others)

@@ -367,6 +367,22 @@ def test_a_rollback_brings_back_statistics_and_slots(momentum):
     assert float(model.evaluate(x, y, verbose=0)) < 1.5
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_checkpoint_never_holds_what_is_gone_back_from(tmp_path, first):
+    """Whether MetaLR stands before the callback that saves, or after it."""
+    path = str(tmp_path / "run.keras")
+    x, y = make_data(NUM_STEPS * BATCH_SIZE)
+    model = compiled(O.SGD(0.05), normalize=False, **QUICK)
+    save = keras.callbacks.ModelCheckpoint(path)
+    metalr = MetaLR(Controller(), safe_start=False)
+    order = [metalr, save] if first else [save, metalr]
+    ruin = Ruin(2 * NUM_STEPS - 4)
+    with pytest.warns(UserWarning, match="earlier weights"):
+        model.fit(x, y, epochs=2, callbacks=[*order, ruin], **FIT)
+    saved = keras.models.load_model(path)
+    assert largest_difference(saved.get_weights(), model.get_weights()) == 0.0
+
+
 def test_a_rollback_after_weights_of_the_epoch_before_were_loaded(tmp_path):
     """They bring a count of rollbacks that is lower than what was seen."""
     path = str(tmp_path / "run.weights.h5")

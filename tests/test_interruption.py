@@ -19,6 +19,7 @@ from tests.fit_checks import all_finite
 from tests.fit_checks import assert_clean
 from tests.fit_checks import compiled
 from tests.fit_checks import constant_controller
+from tests.fit_checks import cross_entropy
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
 
@@ -388,3 +389,43 @@ def test_a_list_of_callbacks_that_was_made_before_fit():
     assert len(metalr.trace) == 6
     assert {"learning_rate", "grad_norm"} <= set(history.history)
     assert_clean(model, optimizer, 0.01)
+
+
+@pytest.mark.parametrize("first", ["fit", "evaluate"])
+def test_a_list_of_callbacks_is_used_again(first):
+    x, y = make_data()
+    model = compiled(keras.optimizers.SGD(1000.0), **QUICK)
+    metalr = MetaLR(total_steps=12)
+    callbacks = keras.callbacks.CallbackList(
+        [metalr], add_history=True, model=model
+    )
+    if first == "fit":
+        model.fit(x, y, callbacks=callbacks, **FIT)
+    else:
+        model.evaluate(x, y, callbacks=callbacks, verbose=0)
+    optimizer = model.optimizer
+    model.fit(x, y, callbacks=callbacks, **FIT)
+    assert all_finite(model) and len(metalr.trace)
+    assert metalr.trace["learning_rate"].max() < 1000.0
+    # `fit` had made a train function of its own before it called MetaLR.
+    assert_clean(model, optimizer, 1000.0, model.train_function)
+    assert not getattr(model.train_function, "metalr", False)
+
+
+@pytest.mark.parametrize("error", [TypeError("mine"), KeyboardInterrupt()])
+def test_an_exception_in_the_first_step_of_a_model_that_is_not_built(error):
+    class Broken(keras.metrics.Metric):
+        def update_state(self, *arguments, **kwargs):
+            raise error
+
+        def result(self):
+            return 0.0
+
+    model = keras.Sequential([keras.layers.Dense(3)])
+    optimizer = keras.optimizers.SGD(0.5)
+    model.compile(optimizer, cross_entropy(), metrics=[Broken()], **QUICK)
+    x, y = make_data()
+    with pytest.raises(type(error)) as caught:
+        model.fit(x, y, callbacks=[MetaLR()], **FIT)
+    assert str(caught.value) == str(error)
+    assert_clean(model, optimizer, 0.5)

@@ -447,20 +447,22 @@ def test_what_a_callback_does_to_the_optimizer_is_done_to_the_users_own():
             for name in ("name", "weight_decay", "clipnorm", "use_ema"):
                 seen[name] = getattr(optimizer, name)
             optimizer.weight_decay = 0.0
+            optimizer.beta_1 = 0.5
+            assert optimizer.beta_1 == 0.5
 
     x, y = classes(6)
 
-    def train(decay, callbacks):
+    def train(decay, momentum, callbacks):
         optimizer = keras.optimizers.AdamW(
-            1e-2, weight_decay=decay, clipnorm=3.0, name="mine"
+            1e-2, decay, momentum, clipnorm=3.0, name="mine"
         )
         model = compiled(dense_net(), optimizer)
         model.fit(x, y, callbacks=callbacks, **FIT)
         return model.get_weights()
 
-    expected = train(0.0, [])
+    expected = train(0.0, 0.5, [])
     for value, other in zip(
-        train(10.0, [hands_off(), Change()]), expected, strict=True
+        train(10.0, 0.9, [hands_off(), Change()]), expected, strict=True
     ):
         np.testing.assert_allclose(value, other, atol=1e-5)
     assert seen == {
@@ -735,3 +737,99 @@ def test_decisions_fall_on_whole_updates(scaled):
     # 12 batches and one gathered before: updates at the batches 2, 5, 8, 11.
     np.testing.assert_array_equal(metalr.trace["step"], [2, 5, 8, 11])
     np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.1)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="Elsewhere nothing can be.")
+def test_a_batch_that_is_changed_in_place():
+    class Centred(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            x -= 3.0
+            x *= 0.5
+            return self.dense(x)
+
+    x, y = classes(6)
+    model = compiled(Centred())
+    metalr = hands_off()
+    model.fit(3.0 + x, y, callbacks=[metalr], **FIT)
+    np.testing.assert_allclose(metalr.trace["trust_ratio"], 1.0, atol=0.2)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no such graphs")
+def test_a_loss_within_a_graph_of_its_own_is_an_error_that_says_so():
+    class OnTensorFlow(keras.Model):
+        def train_step(self, data):
+            import tensorflow as tf
+
+            @tf.function
+            def gradients(x, y):
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(x, y, self(x, training=True))
+                return tape.gradient(loss, self.trainable_variables)
+
+            found = gradients(*data)
+            self.optimizer.apply(found, self.trainable_variables)
+            return {}
+
+    class OnJax(keras.Model):
+        def train_step(self, state, data):
+            import jax
+
+            weights, others, slots, metrics = state
+            x, y = data
+
+            def loss(weights):
+                outputs, _ = self.stateless_call(weights, others, x)
+                return self.compute_loss(x, y, outputs)
+
+            found = jax.grad(jax.checkpoint(loss))(weights)
+            weights, slots = self.optimizer.stateless_apply(
+                slots, found, weights
+            )
+            return {}, (weights, others, slots, metrics)
+
+    body = dense_net()
+    kind = OnJax if BACKEND == "jax" else OnTensorFlow
+    model = compiled(kind(body.inputs, body.outputs))
+    optimizer = model.optimizer
+    x, y = classes(6)
+    with pytest.raises(ValueError, match="has a graph of its own"):
+        model.fit(x, y, callbacks=[MetaLR()], **FIT)
+    fit_checks.assert_clean(model, optimizer, 1e-2)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's checkpoints")
+def test_a_checkpoint_of_tensorflow_is_that_of_the_users_optimizer(tmp_path):
+    import tensorflow as tf
+
+    path = str(tmp_path / "checkpoint")
+
+    class Save(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            tf.train.Checkpoint(model=self.model).write(path)
+
+    x, y = classes(6)
+    model = compiled(dense_net())
+    model.fit(x, y, callbacks=[hands_off(), Save()], **FIT)
+    again = compiled(dense_net())
+    again.optimizer.build(again.trainable_variables)
+    status = tf.train.Checkpoint(model=again).read(path)
+    status.assert_existing_objects_matched()
+    found, expected = (m.optimizer.variables for m in (again, model))
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value.numpy(), other.numpy())
+
+
+def test_an_optimizer_that_holds_another_is_refused():
+    class Around(keras.optimizers.SGD):
+        def __init__(self, inner):
+            super().__init__(0.1)
+            self.inner = inner
+
+    x, y = classes(6)
+    model = compiled(dense_net(), Around(keras.optimizers.SGD(0.01)))
+    with pytest.raises(ValueError, match=r"\(Around\) holds another.*`inner`"):
+        model.fit(x, y, callbacks=[MetaLR()], **FIT)
