@@ -55,7 +55,7 @@ class StepContext:
         try:
             yield
         finally:
-            self.active = False
+            self.active, self._weights = False, ()
 
     def see_loss(self, loss: Tensor, arguments: dict[str, Any]) -> None:
         """Note a loss that `compute_loss` returned, and its arguments."""
