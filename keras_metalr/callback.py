@@ -7,7 +7,6 @@ import os
 import pathlib
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from keras_metalr.experience import load as load_experiences
 from keras_metalr.experience import next_shift
 from keras_metalr.experience import save as save_experience
 from keras_metalr.session import Session
+from keras_metalr.trace import DAMAGED_ARCHIVE
 from keras_metalr.trace import Trace
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
@@ -252,7 +252,7 @@ class MetaLR(keras.callbacks.Callback):
             self._steps_lost += lost
             remaining = self._remaining_steps(epoch, self._epoch_steps or 0)
         elif self._epoch_steps is None:
-            self._epoch_steps = int((self.params or {}).get("steps") or 0)
+            self._epoch_steps = self._told("steps") or 0
             remaining = self._remaining_steps(epoch, self._epoch_steps)
         elif self.total_steps is None and taken > self._epoch_steps:
             # `steps_per_execution` that do not divide them take whole
@@ -270,7 +270,6 @@ class MetaLR(keras.callbacks.Callback):
         except ValueError:
             self._remove()
             raise
-        self._session.watch.go_back_if_due()
         self._flush()
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -306,8 +305,6 @@ class MetaLR(keras.callbacks.Callback):
         """`evaluate` alone: there is nothing to control."""
         if not self._training:
             self._remove()
-        elif self._session is not None:
-            self._session.watch.go_back_if_due()
 
     def on_test_end(self, logs: dict | None = None) -> None:
         """Within `fit`: the controller reads the loss on validation data.
@@ -407,15 +404,19 @@ class MetaLR(keras.callbacks.Callback):
     # -- Details. -----------------------------------------------------------
 
     def _steps_known(self) -> bool:
-        steps = (self.params or {}).get("steps")
-        return self.total_steps is not None or bool(steps)
+        return self.total_steps is not None or bool(self._told("steps"))
 
     def _remaining_steps(self, epoch: int, epoch_steps: int) -> int:
         if self.total_steps is not None:
             done = self._steps_done() + self._steps_lost
             return max(1, self.total_steps - done)
-        epochs = int((self.params or {}).get("epochs") or 1)
+        epochs = self._told("epochs") or 1
         return max(1, (epochs - epoch) * epoch_steps)
+
+    def _told(self, name: str) -> int | None:
+        """What `fit` says of itself; a list made by hand may not know."""
+        value = (self.params or {}).get(name)
+        return None if value is None else int(value)
 
     def _steps_done(self) -> int:
         return self._session.steps_done() if self._session else 0
@@ -525,14 +526,7 @@ def _open_weights(path: pathlib.Path) -> Iterator[Any]:
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read("model.weights.h5"))
         file = h5py.File(source, "r")
-    except (
-        OSError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*DAMAGED_ARCHIVE, OSError, KeyError) as error:
         raise ValueError(
             f"{str(path)!r} is no checkpoint of Keras ({error}). {_CHECKPOINT}"
         ) from error

@@ -10,6 +10,14 @@ import numpy as np
 
 from keras_metalr.decision import TRACE_COLUMNS
 
+# What reading a damaged archive may raise.
+DAMAGED_ARCHIVE = (
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 class Trace:
     """What a run measured and decided, one row per decision.
@@ -138,14 +146,11 @@ class Trace:
         try:
             columns, rows = read(source)
         except (
+            *DAMAGED_ARCHIVE,
             EOFError,
             KeyError,
-            NotImplementedError,
-            RuntimeError,
             TypeError,
             ValueError,
-            zipfile.BadZipFile,
-            zlib.error,
         ) as error:
             raise ValueError(
                 f"{str(path)!r} holds no trace that can be read: it is "

@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         longest=num_steps * max(arguments.epochs),
         command=command_text("scripts/fit_controller.py", argv),
     )
-    controller.save_to_preset(str(arguments.output), card=card)
+    controller.save_to_preset(arguments.output, card=card)
     print(f"Saved {arguments.output} (mean squared error {mean_error:.3f}).")
 
 

@@ -93,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _join(parser, arguments)
 
     def say(line: str) -> None:
-        if is_first():
-            print(line, flush=True)
+        print(line, flush=True)
 
     config = CONFIGS[arguments.config]
     if arguments.score_again:

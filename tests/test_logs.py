@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import pathlib
 from typing import Any
 
 import keras
@@ -21,6 +22,7 @@ from tests.fit_checks import compiled
 from tests.fit_checks import constant_controller
 from tests.fit_checks import largest_difference
 from tests.fit_checks import make_data
+from tests.fit_checks import random_controller
 
 RATE = 0.01
 
@@ -348,6 +350,18 @@ def test_verbose_prints_one_line(capsys):
 
 
 # -- The callback's own config. ---------------------------------------------
+
+
+def test_config_of_a_folder_with_the_name_of_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = pathlib.Path("general")
+    random_controller().save_to_preset(folder)
+    config = json.loads(json.dumps(MetaLR(folder).get_config()))
+    again = MetaLR.from_config(config)._controller_model
+    for found, expected in zip(
+        again.get_weights(), random_controller().get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_config_holds_every_argument():

@@ -402,3 +402,23 @@ def test_weights_loaded_in_mid_run_do_not_turn_its_clock_back(
     epoch, batch = saved_at
     assert len(progress) == epoch * 6 + batch + 1 + 4 * 6
     assert (np.diff(progress) > 0.0).all()
+
+
+def test_a_damaged_checkpoint_is_no_other_error(tmp_path):
+    path = tmp_path / "run.keras"
+    model = compiled("sgd", **QUICK)
+    save = keras.callbacks.ModelCheckpoint(str(path))
+    x, y = make_data()
+    model.fit(x, y, callbacks=[MetaLR(Controller()), save], **FIT)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for place in generator.integers(len(whole) - 4, size=60):
+        noise = generator.bytes(4)
+        path.write_bytes(whole[:place] + noise + whole[place + 4 :])
+        try:
+            MetaLR(Controller()).restore(path)
+        except ValueError as error:
+            refused += 1
+            assert "run.keras" in str(error)
+    assert refused > 30

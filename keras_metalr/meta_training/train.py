@@ -84,6 +84,8 @@ def meta_train(
         in all processes but the first.
     """
     check_backend()
+    if not is_first():
+        say = _say_nothing
     first = Controller.from_preset(start)
     earlier = _earlier(start)
     origin = earlier[0]["start"] if earlier else start
@@ -139,7 +141,7 @@ def meta_train(
         "command": command,
     }
     # Not before the scores: the start may be what is written over here.
-    controller.save_to_preset(str(output))
+    controller.save_to_preset(output)
     _write_card(name, config, record, output)
     return record
 
@@ -176,7 +178,7 @@ def score_again(
     record["data_notes"] = kept_notes(work)
     pair = (
         Controller.from_preset(record["origin"]),
-        Controller.from_preset(str(output)),
+        Controller.from_preset(output),
     )
     held_out = [stage for stage in config.stages if stage.num_held_out]
     for stage in held_out:
@@ -192,6 +194,10 @@ def score_again(
         # One takes minutes, so that each is written down at once.
         _write_card(output.name, trained, record, output)
     return record
+
+
+def _say_nothing(line: str) -> None:
+    """What the other processes have to say."""
 
 
 def _versions() -> dict[str, int]:

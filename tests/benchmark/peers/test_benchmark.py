@@ -134,6 +134,8 @@ def test_a_plan_that_cannot_be_made_is_refused(changes, message):
 
 def test_a_part_of_the_set_is_named_on_the_page(folder):
     text = page(packed.load_packed(folder))
+    assert "2 CPU cores, optax none; code of " in text
+    assert "Step times: code of abc." in text
     assert "So far 1 of the 14 workloads and 2 of the 5 seeds" in text
     assert "missing: cancer_gated, " in text
 
