@@ -1,13 +1,9 @@
 """`MetaLR`: the Keras hooks, and nothing else."""
 
-import contextlib
-import io
 import math
 import os
 import pathlib
 import warnings
-import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -18,27 +14,22 @@ from keras_metalr.arguments import check_experience_dir
 from keras_metalr.arguments import check_model
 from keras_metalr.arguments import check_numbers
 from keras_metalr.arguments import load_controller
+from keras_metalr.checkpoint import check_checkpoint
+from keras_metalr.checkpoint import load_run
 from keras_metalr.decision import Settings
 from keras_metalr.experience import Experience
 from keras_metalr.experience import load as load_experiences
 from keras_metalr.experience import next_shift
 from keras_metalr.experience import save as save_experience
+from keras_metalr.messages import FIRST_DECISIONS
+from keras_metalr.messages import summary
+from keras_metalr.messages import warn_of_events
+from keras_metalr.messages import warn_of_no_decision
+from keras_metalr.messages import warn_of_promises
 from keras_metalr.session import Session
-from keras_metalr.trace import DAMAGED_ARCHIVE
 from keras_metalr.trace import Trace
 from keras_metalr.update_rule import MAX_RATE
 from keras_metalr.update_rule import MIN_RATE
-
-STATE_PATH = "optimizer/metalr_state/vars"
-_CHECKPOINT = (
-    "Expected a .keras or .weights.h5 file that was saved while MetaLR was "
-    "training."
-)
-# How much of the promised drop may come in the first steps, which are short
-# (0.95 to 1.0 in the healthy runs that were looked at), and how many decisions
-# are looked at.
-LIKELY_RATIOS = (0.3, 1.7)
-FIRST_DECISIONS = 4
 
 
 @keras.saving.register_keras_serializable("keras_metalr")
@@ -278,22 +269,12 @@ class MetaLR(keras.callbacks.Callback):
             return
         self._flush()
         if not len(self.trace) and self._session.steps_done():
-            warnings.warn(
-                f"MetaLR made no decision: the run ended after "
-                f"{self._session.steps_done():,} of "
-                f"{self._session.total_steps():,} steps, and had yet to reach "
-                "the first. Where `epochs` is no more than a limit, pass "
-                "`MetaLR(total_steps=...)`, the steps that you expect.",
-                stacklevel=2,
+            warn_of_no_decision(
+                self._session.steps_done(), self._session.total_steps()
             )
         self._save_experience(self._session)
         if self.verbose and len(self.trace):
-            rate = self.trace["learning_rate"]
-            print(
-                f"MetaLR: {len(self.trace)} decisions, learning rate "
-                f"{rate[0]:.3g} at first, {rate.max():.3g} at most, "
-                f"{rate[-1]:.3g} at last."
-            )
+            print(summary(self.trace))
             if self.experience_dir is not None:
                 print(
                     "MetaLR: experience shifted the controller's output by "
@@ -352,13 +333,7 @@ class MetaLR(keras.callbacks.Callback):
         model.fit(data, initial_epoch=3, epochs=10, callbacks=[metalr])
         ```
         """
-        file = pathlib.Path(path)
-        with _open_weights(file) as weights:
-            if STATE_PATH not in weights:
-                raise ValueError(
-                    f"{str(path)!r} holds no run of MetaLR. {_CHECKPOINT}"
-                )
-        self._resume_from = file
+        self._resume_from = check_checkpoint(path)
         return self
 
     def get_config(self) -> dict[str, Any]:
@@ -429,9 +404,7 @@ class MetaLR(keras.callbacks.Callback):
                 "`fit`. Load it with `keras.models.load_model`, or call it "
                 "on a batch first."
             )
-        with _open_weights(file) as weights:
-            group = weights[STATE_PATH]
-            state.load_own_variables({key: group[key][()] for key in group})
+        load_run(file, state)
 
     def _save_experience(self, session: Session) -> None:
         if self.experience_dir is None or len(self.trace) < 2:
@@ -470,65 +443,18 @@ class MetaLR(keras.callbacks.Callback):
         if session is None:
             return
         self.trace = Trace(session.trace_rows())
-        self._check_promises()
+        if not self._promises_checked and len(self.trace) >= FIRST_DECISIONS:
+            self._promises_checked = True
+            if self.safe_start:
+                warn_of_promises(self.trace)
         skipped = session.count("skipped_steps")
         rollbacks = session.count("rollbacks")
         if self.guard and (skipped or rollbacks) and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"MetaLR skipped {skipped} step(s) whose loss or gradient was "
-                f"not finite and went back to earlier weights {rollbacks} "
-                "time(s). The `event` column of `MetaLR.trace` says when.",
-                stacklevel=2,
-            )
-
-    def _check_promises(self) -> None:
-        """Warn where what is run again cannot be what was differentiated."""
-        if self._promises_checked or len(self.trace) < FIRST_DECISIONS:
-            return
-        self._promises_checked = True
-        ratios = self.trace["trust_ratio"][:FIRST_DECISIONS]
-        low, high = LIKELY_RATIOS
-        # The first steps are short, if they are the safe start's.
-        if self.safe_start and np.all((ratios < low) | (ratios > high)):
-            warnings.warn(
-                "The loss of a batch after its update is not what the gradient "
-                f"had promised: {np.round(ratios, 2)} of the promised drop "
-                "came, where about 1 is expected of steps as short as the "
-                "first. MetaLR runs the model and `compute_loss` again to see "
-                "that. What they draw at random must come by a "
-                "`keras.random.SeedGenerator` that is an attribute of a layer. "
-                "In a `train_step` of your own, what is differentiated must be "
-                "what `self.compute_loss(x=x, y=y, y_pred=...)` returned, `x` "
-                "being what the model was called on, and the gradients must go "
-                "to the optimizer as they are: clip them by its `clipnorm` or "
-                "`global_clipnorm`.",
-                stacklevel=2,
-            )
+            warn_of_events(skipped, rollbacks)
 
     def _remove(self) -> None:
         if self._session is not None:
             self._session.remove()
             self._session = None
         self._training = False
-
-
-@contextlib.contextmanager
-def _open_weights(path: pathlib.Path) -> Iterator[Any]:
-    """The weights of a `.keras` or `.weights.h5` file, an open `h5py.File`."""
-    import h5py
-
-    if not path.is_file():
-        raise ValueError(f"There is no file {str(path)!r}. {_CHECKPOINT}")
-    source: Any = str(path)
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                source = io.BytesIO(archive.read("model.weights.h5"))
-        file = h5py.File(source, "r")
-    except (*DAMAGED_ARCHIVE, OSError, KeyError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no checkpoint of Keras ({error}). {_CHECKPOINT}"
-        ) from error
-    with file:
-        yield file
