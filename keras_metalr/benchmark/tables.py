@@ -17,7 +17,7 @@ from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import data_notes
-from keras_metalr.benchmark.peers.page import main_table
+from keras_metalr.benchmark.peers.regret_tables import main_table
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.benchmark.text import OPTIMIZERS

@@ -9,26 +9,21 @@ from typing import Any
 import numpy as np
 
 from keras_metalr.benchmark.competitors import PEERS
-from keras_metalr.benchmark.identity import OTHER_CONTROLLER
-from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers import figures
 from keras_metalr.benchmark.peers.packed import Packed
 from keras_metalr.benchmark.peers.plan import SETS
 from keras_metalr.benchmark.peers.plan import Plan
-from keras_metalr.benchmark.peers.scores import bootstrap_interval
-from keras_metalr.benchmark.peers.summary import METALR
+from keras_metalr.benchmark.peers.regret_tables import apart_table
+from keras_metalr.benchmark.peers.regret_tables import difference_table
+from keras_metalr.benchmark.peers.regret_tables import main_table
+from keras_metalr.benchmark.peers.regret_tables import workload_table
 from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Records
 from keras_metalr.benchmark.peers.summary import Row
 from keras_metalr.benchmark.peers.summary import Target
-from keras_metalr.benchmark.peers.summary import mean_regret
-from keras_metalr.benchmark.peers.summary import mean_worst_regret
-from keras_metalr.benchmark.peers.summary import num_lower
-from keras_metalr.benchmark.peers.summary import profile_scores
 from keras_metalr.benchmark.peers.summary import rate_paths
 from keras_metalr.benchmark.peers.summary import rows
 from keras_metalr.benchmark.peers.summary import targets
-from keras_metalr.benchmark.peers.timing import is_of_shipped
 from keras_metalr.benchmark.records import digest
 from keras_metalr.benchmark.text import environment_text
 from keras_metalr.benchmark.text import markdown_table
@@ -47,7 +42,6 @@ FIGURES = (
     RATE_FIGURE,
 )
 
-_REGRETS = ("regret, all starts", "worst start", "right start")
 # Of a run, where the rates are compared: before the schedules end at 0.
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -152,7 +146,7 @@ def page(packed: Packed) -> str:
         main_table(packed, table),
         reading,
         "## Beside MetaLR\n",
-        _differences(plan, table),
+        difference_table(plan, table),
         _DIFFERENCE_READING,
         *_apart(plan, table),
         f"![Regret against the start]({SENSITIVITY_FIGURE})\n",
@@ -163,7 +157,7 @@ def page(packed: Packed) -> str:
         f"![Steps to the target, and time of a step]({TIME_FIGURE})\n",
         f"<!-- figures of {drawn} -->\n",
         "## From scale 1, on each workload\n",
-        _workload_table(plan, table),
+        workload_table(plan, table),
         "\nMedian regret over the seeds.\n",
         "## MetaLR's rate beside the best baseline's\n",
         _rate_table(paths),
@@ -179,94 +173,6 @@ def page(packed: Packed) -> str:
         _made_with(packed),
     ]
     return "\n".join(parts)
-
-
-def main_table(packed: Packed, table: Sequence[Row]) -> str:
-    """All methods in Markdown.
-
-    Args:
-        packed: `Packed`.
-        table: Sequence of `Row`, its methods'.
-    """
-    plan, records, timing = packed
-    profiles = profile_scores(table)
-    text = markdown_table(
-        (
-            "method",
-            *_REGRETS,
-            "score",
-            "diverged",
-            "trials",
-            "state",
-            "step time",
-        ),
-        (
-            (
-                row.method,
-                *_regret_texts(plan, row.regrets),
-                f"{profiles[row.method]:.2f}",
-                f"{row.num_diverged}/{row.num_runs}",
-                _trials_text(row),
-                f"{row.state_bytes:.0f}",
-                f"{row.step_time:.1f}",
-            )
-            for row in table
-        ),
-    )
-    if METALR not in plan.methods or (
-        _is_of_shipped(records) and is_of_shipped(timing)
-    ):
-        return text
-    return f"{text}\n\n{OTHER_CONTROLLER}"
-
-
-def _differences(plan: Plan, table: Sequence[Row]) -> str:
-    """How every method's regret differs from MetaLR's, seed by seed."""
-    by_method = {row.method: row for row in table}
-    ours = by_method.pop(METALR, None)
-    if ours is None:
-        return ""
-    count = len(plan.workloads)
-    return markdown_table(
-        (
-            "method",
-            *(f"{name}, less MetaLR's" for name in _REGRETS),
-            "lower on",
-        ),
-        (
-            (
-                row.method,
-                *_difference_texts(plan, row.regrets, ours.regrets),
-                f"{num_lower(row, ours)} of {count}",
-            )
-            for row in by_method.values()
-        ),
-    )
-
-
-def _difference_texts(
-    plan: Plan, regrets: np.ndarray, ours: np.ndarray
-) -> list[str]:
-    pairs = np.stack([regrets, ours], axis=1)
-
-    def less(statistic: Any) -> Any:
-        return lambda both: statistic(both[:, 0]) - statistic(both[:, 1])
-
-    return [
-        _with_interval(part, less(statistic))
-        for part, statistic in _parts(plan, pairs)
-    ]
-
-
-def _is_of_shipped(records: Records) -> bool:
-    """Whether all of MetaLR's runs were the shipped controller's."""
-    shipped = controller_identity().items()
-    return all(
-        shipped <= record["config"].items()
-        for (_, method), cell in records.items()
-        if method == METALR
-        for record in cell
-    )
 
 
 def _rate_table(paths: Sequence[RatePath]) -> str:
@@ -324,68 +230,16 @@ def _median_text(values: Any) -> str:
     return f"{median:.2f}" if math.isfinite(median) else "missed"
 
 
-def _trials_text(row: Row) -> str:
-    trials = str(row.training_runs - 1)
-    return f"{trials} + {row.extra_steps} steps" if row.extra_steps else trials
-
-
-def _regret_texts(plan: Plan, regrets: np.ndarray) -> list[str]:
-    """The cells under `_REGRETS`."""
-    return [_with_interval(*part) for part in _parts(plan, regrets)]
-
-
-def _parts(plan: Plan, regrets: np.ndarray) -> list[tuple[np.ndarray, Any]]:
-    """Of which starts, and what of them, is under each of `_REGRETS`."""
-    right = [plan.scales.index(1.0)]
-    return [
-        (regrets, mean_regret),
-        (regrets, mean_worst_regret),
-        (regrets[..., right], mean_regret),
-    ]
-
-
-def _with_interval(regrets: np.ndarray, statistic: Any) -> str:
-    low, high = bootstrap_interval(regrets, statistic)
-    text = f"{statistic(regrets):.2f}"
-    # One seed has none.
-    return text if math.isnan(low) else f"{text} [{low:.2f}, {high:.2f}]"
-
-
 def _apart(plan: Plan, table: Sequence[Row]) -> list[str]:
     """The workloads that have nothing in common with meta-training."""
     names = [name for name in plan.workloads if SUITE[name].shares_nothing]
     if not names:
         return []
-    places = [plan.workloads.index(name) for name in names]
-    parts = [(row.method, row.regrets[:, places]) for row in table]
-    parts.sort(key=lambda part: mean_regret(part[1]))
     return [
         "## Where nothing is shared with meta-training\n",
-        markdown_table(
-            ("method", *_REGRETS),
-            (
-                (method, *_regret_texts(plan, regrets))
-                for method, regrets in parts
-            ),
-        ),
+        apart_table(plan, table, names),
         _APART_READING.format(count=len(names), names=", ".join(names)),
     ]
-
-
-def _workload_table(plan: Plan, table: Sequence[Row]) -> str:
-    place = plan.scales.index(1.0)
-    medians = {row.method: _medians(row)[:, place] for row in table}
-    return markdown_table(
-        ("method", *plan.workloads),
-        (
-            (method, *(f"{value:.2f}" for value in values))
-            for method, values in medians.items()
-        ),
-    )
-
-
-def _medians(row: Row) -> np.ndarray:
-    return np.median(row.regrets, 0)
 
 
 def _targets_table(plan: Plan, goals: Mapping[str, Target]) -> str:

@@ -21,8 +21,8 @@ from keras_metalr.benchmark.peers import schedule
 from keras_metalr.benchmark.peers import store
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers import timing
-from keras_metalr.benchmark.peers.page import main_table
 from keras_metalr.benchmark.peers.page import page
+from keras_metalr.benchmark.peers.regret_tables import main_table
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.tables import peers_table
