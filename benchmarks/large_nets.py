@@ -210,7 +210,27 @@ def run(
         return
     if time.time() > stop:
         return
-    task = TASKS[name]
+    record = {
+        "task": name,
+        "method": method,
+        "controller": mark,
+        "learning_rate": rate,
+        "seed": seed,
+        **_trained(folder, TASKS[name], method, rate, seed),
+        "environment": environment(),
+    }
+    write_json(path, record)
+    print(
+        f"{label}: accuracy {record['eval_accuracy']:.4f}, "
+        f"{record['seconds']:.0f} s",
+        flush=True,
+    )
+
+
+def _trained(
+    folder: pathlib.Path, task: Task, method: str, rate: float, seed: int
+) -> dict[str, Any]:
+    """Train once; what came of it."""
     x, y, validation = _data(folder, task)
     keras.utils.set_random_seed(seed)
     model = task.build(folder)
@@ -243,12 +263,7 @@ def run(
         validation[0], batch_size=validation_batch_size, verbose=0
     )
     predicted = np.argmax(np.asarray(logits), -1)
-    record = {
-        "task": name,
-        "method": method,
-        "controller": mark,
-        "learning_rate": rate,
-        "seed": seed,
+    return {
         "num_steps": num_steps,
         "eval_accuracy": history["val_accuracy"][-1],
         "eval_loss": history["val_loss"][-1],
@@ -257,13 +272,7 @@ def run(
         "history": history,
         "rates": _rates_of_trace(callbacks),
         "note": json.loads((folder / "notes.json").read_text())[task.data],
-        "environment": environment(),
     }
-    write_json(path, record)
-    print(
-        f"{label}: accuracy {record['eval_accuracy']:.4f}, {seconds:.0f} s",
-        flush=True,
-    )
 
 
 def _rates_of_trace(callbacks: Sequence[Any]) -> list[float]:

@@ -42,48 +42,14 @@ RESULT = pathlib.Path(__file__).parent / "results" / "trust.json"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print and store what came out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--preset", required=True, help="encoder: KerasHub preset, or a folder")
-    add("--runs", type=pathlib.Path, default=pathlib.Path("runs/trust"))
-    add("--output", type=pathlib.Path, default=RESULT)
-    add(
-        "--steps",
-        type=int,
-        default=NUM_STEPS,
-        help="of each run (default: %(default)s)",
-    )
-    add("--rates", type=int, help="the first of each net's (default: all)")
+    parser = _parser()
     arguments = parser.parse_args(argv)
     counts = (arguments.steps, arguments.rates)
     if any(count is not None and count < 1 for count in counts):
         parser.error("--steps and --rates must be 1 or more")
     check_published(parser, arguments, ("output",), ("steps", "rates"))
     console = Console()
-    tasks = {
-        "ResNet-18 on CIFAR-10, new": (
-            workloads.get(
-                "cifar10_resnet18",
-                train_examples=5120,
-                validation_examples=512,
-                image_size=16,
-            ),
-            RESNET_RATES,
-        ),
-        f"{encoder_name(arguments.preset)} on SST-2, pretrained": (
-            workloads.get(
-                "sst2_bert",
-                preset=arguments.preset,
-                sequence_length=32,
-                train_examples=2560,
-                validation_examples=384,
-            ),
-            ENCODER_RATES,
-        ),
-    }
+    tasks = _tasks(arguments.preset)
     try:
         data = {name: task.load_data() for name, (task, _) in tasks.items()}
     except (workloads.DataNotAvailableError, ImportError) as error:
@@ -112,6 +78,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(arguments.output, record)
     _print(rows, console)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--preset", required=True, help="encoder: KerasHub preset, or a folder")
+    add("--runs", type=pathlib.Path, default=pathlib.Path("runs/trust"))
+    add("--output", type=pathlib.Path, default=RESULT)
+    add(
+        "--steps",
+        type=int,
+        default=NUM_STEPS,
+        help="of each run (default: %(default)s)",
+    )
+    add("--rates", type=int, help="the first of each net's (default: all)")
+    return parser
+
+
+def _tasks(preset: str) -> dict[str, tuple[Workload, Sequence[float]]]:
+    """Each net's workload, and the rates to train it at."""
+    return {
+        "ResNet-18 on CIFAR-10, new": (
+            workloads.get(
+                "cifar10_resnet18",
+                train_examples=5120,
+                validation_examples=512,
+                image_size=16,
+            ),
+            RESNET_RATES,
+        ),
+        f"{encoder_name(preset)} on SST-2, pretrained": (
+            workloads.get(
+                "sst2_bert",
+                preset=preset,
+                sequence_length=32,
+                train_examples=2560,
+                validation_examples=384,
+            ),
+            ENCODER_RATES,
+        ),
+    }
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -69,6 +69,33 @@ Made by `{command}`.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, fit, save."""
+    arguments = _parser().parse_args(argv)
+    # Looked for before the runs, which take long.
+    try:
+        check_folder(arguments.output)
+        usual = workloads.get("digits")
+        data = usual.load_data()
+    except (ImportError, OSError) as error:
+        raise SystemExit(report_error(error)) from error
+    runs = _collect_all(arguments, data)
+    controller = fit_controller(runs, **FIT)
+    features, targets = dataset(runs)
+    mean_error = controller.evaluate(features, targets, verbose=0)
+    card = _card(
+        arguments,
+        runs,
+        controller.hidden_units,
+        num_images=data.num_train,
+        num_steps=data.steps_per_epoch(usual.batch_size),
+        num_states=len(features),
+        mean_error=mean_error,
+        command=command_text("scripts/fit_controller.py", argv),
+    )
+    controller.save_to_preset(arguments.output, card=card)
+    print(f"Saved {arguments.output} (mean squared error {mean_error:.3f}).")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -116,29 +143,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=list(LADDER),
         help="constant rates",
     )
-    arguments = parser.parse_args(argv)
-    # Looked for before the runs, which take long.
-    try:
-        check_folder(arguments.output)
-        usual = workloads.get("digits")
-        data = usual.load_data()
-    except (ImportError, OSError) as error:
-        raise SystemExit(report_error(error)) from error
-    runs = _collect_all(arguments, data)
-    controller = fit_controller(runs, **FIT)
-    num_steps = data.steps_per_epoch(usual.batch_size)
-    features, targets = dataset(runs)
-    mean_error = controller.evaluate(features, targets, verbose=0)
+    return parser
+
+
+def _card(
+    arguments: argparse.Namespace,
+    runs: Sequence[Run],
+    hidden_units: Sequence[int],
+    num_steps: int,
+    **facts: Any,
+) -> str:
     best = {
         f"{name} seed {seed}": f"{rate:.3g}"
         for (name, seed), rate in best_rates(runs).items()
     }
-    card = CARD.format(
+    return CARD.format(
         name=arguments.output.name,
         num_runs=len(runs),
         feature_version=FEATURE_VERSION,
-        layers="".join(f"{n} ReLU -> " for n in controller.hidden_units),
-        num_images=data.num_train,
+        layers="".join(f"{n} ReLU -> " for n in hidden_units),
         num_steps=num_steps,
         fit="Adam {learning_rate}, batch {batch_size}, {epochs} epochs".format(
             **FIT
@@ -149,17 +172,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         low=min(arguments.rates),
         high=max(arguments.rates),
         seeds=", ".join(map(str, arguments.seeds)),
-        num_states=len(features),
-        mean_error=mean_error,
         cpus=os.cpu_count(),
         machine=platform.machine(),
         backend=keras.backend.backend(),
         best=", ".join(f"{key}: {value}" for key, value in best.items()),
         longest=num_steps * max(arguments.epochs),
-        command=command_text("scripts/fit_controller.py", argv),
+        **facts,
     )
-    controller.save_to_preset(arguments.output, card=card)
-    print(f"Saved {arguments.output} (mean squared error {mean_error:.3f}).")
 
 
 def _collect_all(arguments: argparse.Namespace, data: Data) -> list[Run]:

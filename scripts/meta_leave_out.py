@@ -40,35 +40,7 @@ RESULTS = pathlib.Path("benchmarks/results")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags, evolve and score."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--start", default="supervised", help="preset or folder")
-    add(
-        "--families",
-        nargs="+",
-        choices=tuple(FAMILIES),
-        default=list(FAMILIES),
-        help="each is left out once",
-    )
-    add(
-        "--among",
-        nargs="+",
-        choices=tuple(FAMILIES),
-        default=list(FAMILIES),
-        help="all there are",
-    )
-    add("--generations", type=int, default=120)
-    add("--pairs", type=int, default=32, help="antithetic, in a generation")
-    add("--tasks", type=int, default=64, help="of each family to train on")
-    add("--held-out", type=int, default=32, help="tasks of each to test on")
-    add("--decisions", type=int, default=200, help="steps of a run")
-    add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
-    add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
-    add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
-    add_data_argument(parser)
+    parser = _parser()
     arguments = parser.parse_args(argv)
     check_published(
         parser,
@@ -118,6 +90,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_json(arguments.json, record)
     write_text(arguments.page, make_page(record))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--start", default="supervised", help="preset or folder")
+    add(
+        "--families",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=list(FAMILIES),
+        help="each is left out once",
+    )
+    add(
+        "--among",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=list(FAMILIES),
+        help="all there are",
+    )
+    add("--generations", type=int, default=120)
+    add("--pairs", type=int, default=32, help="antithetic, in a generation")
+    add("--tasks", type=int, default=64, help="of each family to train on")
+    add("--held-out", type=int, default=32, help="tasks of each to test on")
+    add("--decisions", type=int, default=200, help="steps of a run")
+    add("--work", type=pathlib.Path, default=pathlib.Path("runs/leave-out"))
+    add("--json", type=pathlib.Path, default=RESULTS / "leave_out.json")
+    add("--page", type=pathlib.Path, default=pathlib.Path("docs/leave_out.md"))
+    add_data_argument(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -28,30 +28,7 @@ from keras_metalr.meta_training.train import score_again
 from keras_metalr.workloads.workload import DataNotAvailableError
 
 
-def _join(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
-) -> None:
-    """Become one of several processes, where that is asked for."""
-    told = (
-        arguments.coordinator,
-        arguments.num_processes,
-        arguments.process_id,
-    )
-    if all(value is None for value in told):
-        return
-    if None in told or arguments.score_again:
-        parser.error(
-            "--coordinator, --num-processes and --process-id go together, and "
-            "not with --score-again"
-        )
-    try:
-        join(*told)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the flags and train."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -88,28 +65,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     group.add_argument("--num-processes", type=int)
     group.add_argument("--process-id", type=int, help="from 0")
     add_data_argument(parser)
-    arguments = parser.parse_args(argv)
-    check_backend()
-    _join(parser, arguments)
+    return parser
 
-    def say(line: str) -> None:
-        print(line, flush=True)
 
-    config = CONFIGS[arguments.config]
-    if arguments.score_again:
-        # All else is as the preset's own record has it.
-        unused = ("start", "generations", "pairs", "data")
-        given = [
-            f"--{name}"
-            for name in unused
-            if getattr(arguments, name) != parser.get_default(name)
-        ]
-        if given:
-            parser.error(
-                f"--score-again scores what --output holds: leave {given} out"
-            )
-        score_again(arguments.output, arguments.work, config, say)
+def _join(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    """Become one of several processes, where that is asked for."""
+    told = (
+        arguments.coordinator,
+        arguments.num_processes,
+        arguments.process_id,
+    )
+    if all(value is None for value in told):
         return
+    if None in told or arguments.score_again:
+        parser.error(
+            "--coordinator, --num-processes and --process-id go together, and "
+            "not with --score-again"
+        )
+    try:
+        join(*told)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _check_nothing_else(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    """To score again, all else is as the preset's own record has it."""
+    unused = ("start", "generations", "pairs", "data")
+    given = [
+        f"--{name}"
+        for name in unused
+        if getattr(arguments, name) != parser.get_default(name)
+    ]
+    if given:
+        parser.error(
+            f"--score-again scores what --output holds: leave {given} out"
+        )
+
+
+def _changes(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> dict[str, int]:
+    """What of the configuration's evolution is to be otherwise."""
     changes = {
         "num_generations": arguments.generations,
         "num_pairs": arguments.pairs,
@@ -119,6 +119,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f"--generations and --pairs must be 1 or more. Received: {changes}"
         )
+    return changes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the flags and train."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    check_backend()
+    _join(parser, arguments)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    config = CONFIGS[arguments.config]
+    if arguments.score_again:
+        _check_nothing_else(parser, arguments)
+        score_again(arguments.output, arguments.work, config, say)
+        return
+    changes = _changes(parser, arguments)
     config = config._replace(evolution=config.evolution._replace(**changes))
     try:
         if is_first():
