@@ -6,7 +6,9 @@ Makes the runs that are missing in `--output`, one JSON per run, times the
 methods in turn, and writes the page. An interrupted call goes on where it was.
 `smoke` takes minutes on two CPU cores and says nothing about the methods, `cpu`
 some hours; `full` is for a GPU or a cluster. `--publish` writes the packed runs
-and the page to where the project keeps them.
+and the page to where the project keeps them. A method or a workload that
+has changed leaves its old runs behind: delete them in `--output`, and make them
+again without `--resume-published`.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import pack
 from keras_metalr.benchmark.peers.packed import unpack
 from keras_metalr.benchmark.peers.plan import SETS
+from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.schedule import JOBLIB_BACKENDS
 from keras_metalr.benchmark.peers.schedule import make_all
 from keras_metalr.benchmark.peers.store import save_plan
@@ -62,12 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = arguments.output or pathlib.Path(f"runs/peers-{arguments.set}")
     packed = RECORDS if arguments.publish else runs / "packed"
     page = PAGE if arguments.publish else runs / PAGE.name
-    parts = {
-        "workloads": arguments.workloads and tuple(arguments.workloads),
-        "seeds": arguments.seeds,
-    }
-    parts = {key: value for key, value in parts.items() if value is not None}
-    if arguments.publish and (arguments.set == "smoke" or parts):
+    is_part = arguments.workloads or arguments.seeds is not None
+    if arguments.publish and (arguments.set == "smoke" or is_part):
         parser.error(
             "--publish is for all of a set whose figures mean something: leave "
             "--workloads and --seeds out, and name another --set than smoke"
@@ -80,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     try:
-        plan = dataclasses.replace(SETS[arguments.set], **parts)
-        if arguments.resume_published:
-            unpack(RECORDS, runs)
+        plan = _plan(arguments)
         save_plan(plan, runs)
+        if arguments.resume_published:
+            unpack(RECORDS, runs, plan)
         make_all(
             plan,
             runs,
@@ -96,6 +95,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataNotAvailableError, ImportError, OSError, ValueError) as error:
         return report_error(error)
     return write_page(["--records", str(packed), "--page", str(page)])
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    plan = SETS[arguments.set]
+    if arguments.seeds is not None:
+        plan = dataclasses.replace(plan, seeds=arguments.seeds)
+    if arguments.workloads:
+        named = tuple(arguments.workloads)
+        # The data of others may not be there.
+        timed = tuple(name for name in plan.timed if name in named)
+        plan = dataclasses.replace(
+            plan, workloads=named, timed=timed or named[:1]
+        )
+    return plan
 
 
 if __name__ == "__main__":

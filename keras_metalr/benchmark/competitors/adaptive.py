@@ -94,7 +94,7 @@ ADAPTIVE = (
         make_optimizer=_nadamw,
         default_start=NADAMW_RATE,
         needs_jax=True,
-        note="one fixed setting; warmup of 2 %, cosine",
+        note="one fixed setting, of optax's NAdamW; warmup of 2 %, cosine",
     ),
     Peer(
         name="prodigy",
@@ -192,6 +192,7 @@ ADAPTIVE = (
         ),
         default_start=1e-2,
         needs_jax=True,
+        note="its first step is at most 1/2, so that all longer starts are one",
     ),
     Peer(
         name="schedule_free",
@@ -219,5 +220,6 @@ ADAPTIVE = (
         make_optimizer=_make(hypergradient.adam_hd, "adam_hd"),
         is_tuned=True,
         needs_jax=True,
+        note=f"beta is {hypergradient.ADAM_BETA:g} throughout",
     ),
 )

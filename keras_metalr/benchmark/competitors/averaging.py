@@ -66,8 +66,9 @@ class EvaluationWeights(keras.callbacks.Callback):
 
     Args:
         change: Callable `(optimizer, weights) -> weights`, lists of arrays.
-        calibration: Sequence of batches of `x`. Running statistics are taken
-            from a pass over them. Defaults to `()`, they are left as they are.
+        calibration: Sequence of batches of `x`. The running statistics of batch
+            normalization are their means over these. Defaults to `()`, they
+            are left as they are.
     """
 
     def __init__(
@@ -87,9 +88,17 @@ class EvaluationWeights(keras.callbacks.Callback):
         self._kept = [*trained, *_values(model.non_trainable_variables)]
         weights = self._change(model.optimizer, trained)
         _assign(model.trainable_variables, weights)
-        if self._calibration and _has_running_statistics(model):
-            for x in self._calibration:
-                model(x, training=True)
+        layers = _with_running_statistics(model)
+        if not layers:
+            return
+        momenta = [layer.momentum for layer in layers]
+        for number, x in enumerate(self._calibration):
+            # A running mean that is the mean of all batches so far.
+            for layer in layers:
+                layer.momentum = number / (number + 1)
+            model(x, training=True)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
     def on_test_end(self, logs: Any = None) -> None:
         """Put back what is trained."""
@@ -99,11 +108,12 @@ class EvaluationWeights(keras.callbacks.Callback):
         self._kept = []
 
 
-def _has_running_statistics(model: keras.Model) -> bool:
-    return any(
-        variable.name.startswith("moving_")
-        for variable in model.non_trainable_variables
-    )
+def _with_running_statistics(model: keras.Model) -> list[Any]:
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def _values(variables: Sequence[keras.Variable]) -> list[Tensor]:

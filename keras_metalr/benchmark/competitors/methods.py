@@ -43,7 +43,9 @@ def static(learning_rate: float, num_steps: int) -> Competitor:
 def cosine(learning_rate: float, num_steps: int) -> Competitor:
     """A linear warmup to `learning_rate`, then a cosine down to 0.
 
-    A tenth of the steps warms up.
+    A tenth of the steps warms up. It is Keras's own schedule: its first step
+    has the highest rate over the steps of the warmup, as that of
+    `rate_rules.warmup_cosine` has, and it is at its highest a step later.
 
     Args:
         learning_rate: Float, the highest rate.

@@ -48,7 +48,7 @@ def _schedule_free(setting: Setting, start: float) -> Any:
 
 def _reduce_on_plateau(setting: Setting) -> tuple[Any, ...]:
     del setting
-    # Epochs are few here: a tenth of Keras's patience.
+    # Epochs are few here: a fifth of Keras's patience.
     return (keras.callbacks.ReduceLROnPlateau(patience=2),)
 
 
@@ -113,6 +113,7 @@ _SCHEDULES = (
             greedy(), setting, start
         ),
         is_tuned=True,
+        note="by the mean of 50 losses, between 1e-7 and 1, without restarts",
     ),
     Peer(
         name="keras_schedule_free",

@@ -20,6 +20,7 @@ from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.observers import StopWhenDiverged
 from keras_metalr.benchmark.peers.compilation import keep_compiled
+from keras_metalr.benchmark.peers.plan import METALR
 from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import file_name
@@ -39,7 +40,7 @@ _VALIDATION_BATCH_SIZE = 1000
 def identity(run: dict[str, Any]) -> dict[str, Any]:
     """What a run's record is found by: the run, the backend, the controller."""
     choices = {**run, "backend": keras.backend.backend()}
-    if run["method"] == "metalr":
+    if run["method"] == METALR:
         choices |= controller_identity()
     return choices
 
@@ -166,7 +167,8 @@ def _record(
         [clock, *([] if trainee.peer.recovers else [StopWhenDiverged()])],
         **fit_arguments,
     )
-    steps = [steps_per_epoch * (k + 1) for k in range(len(history["loss"]))]
+    losses = history["val_loss"]
+    steps = [steps_per_epoch * (k + 1) for k in range(len(losses))]
     return {
         "format_version": FORMAT_VERSION,
         "config": identity(run),
@@ -174,7 +176,8 @@ def _record(
         "data_note": data.note,
         "results": {
             "initial_loss": float(before["loss"]),
-            "final_loss": history["val_loss"][-1],
+            # One that was stopped has diverged, whatever validation says.
+            "final_loss": losses[-1] if len(losses) == epochs else math.nan,
             "final_accuracy": history.get("val_accuracy", [math.nan])[-1],
             "num_steps": epochs * steps_per_epoch,
             "extra_steps": trainee.peer.extra_steps,

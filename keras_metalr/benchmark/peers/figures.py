@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_metalr.benchmark.peers.plan import METALR
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import MAX_RATIO
 from keras_metalr.benchmark.peers.scores import performance_profile
@@ -14,11 +15,10 @@ from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Row
 
 _COLUMNS = 5
-_HIGHLIGHTED = "metalr"
 _START_LABEL = "start, times the tuned rate or the own first guess"
 # Those that a reader will look for; the others stay grey.
 _COLOURS = {
-    "metalr": "C3",
+    METALR: "C3",
     "constant": "C0",
     "warmup_cosine": "C1",
     "prodigy": "C2",
@@ -92,7 +92,7 @@ def _mean(row: Row) -> float:
 
 
 def _bar_colour(row: Row) -> str:
-    return _COLOURS[_HIGHLIGHTED] if row.method == _HIGHLIGHTED else "0.7"
+    return _COLOURS[METALR] if row.method == METALR else "0.7"
 
 
 def starts(plan: Plan, table: Sequence[Row]) -> Any:
@@ -106,7 +106,7 @@ def starts(plan: Plan, table: Sequence[Row]) -> Any:
         A `matplotlib.figure.Figure`.
     """
     figure, panels = _panels(len(table), sharey=True)
-    behind = {row.method: row.by_scale for row in table}.get(_HIGHLIGHTED)
+    behind = {row.method: row.by_scale for row in table}.get(METALR)
     for panel, row in zip(panels, table, strict=True):
         if behind is not None:
             panel.plot(plan.scales, behind, color="0.75", linewidth=3)
@@ -132,7 +132,7 @@ def rates(paths: Sequence[RatePath]) -> Any:
     for panel, path in zip(panels, paths, strict=True):
         share = path.steps / path.steps[-1]
         panel.plot(share, path.baseline_rates, color="0.6", linewidth=3)
-        panel.plot(share, path.rates, color=_COLOURS[_HIGHLIGHTED])
+        panel.plot(share, path.rates, color=_COLOURS[METALR])
         panel.set_yscale("log")
         # The end of a schedule is 0: its last rates say nothing.
         panel.set_ylim(
@@ -199,7 +199,7 @@ def _line(row: Row) -> dict[str, Any]:
     """How the line of a method looks, and its name in the legend."""
     return {
         "color": _COLOURS.get(row.method, _OTHERS),
-        "linewidth": 4 if row.method == _HIGHLIGHTED else 1.6,
+        "linewidth": 4 if row.method == METALR else 1.6,
         "label": row.method if row.method in _COLOURS else None,
     }
 

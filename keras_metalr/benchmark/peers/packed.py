@@ -6,6 +6,7 @@ The environments they were made in are listed once. The pages are made from
 these files alone.
 """
 
+import dataclasses
 import json
 import math
 import shutil
@@ -95,7 +96,7 @@ def pack(plan: Plan, runs: Path, folder: Path) -> None:
     save_plan(plan, folder)
 
 
-def unpack(folder: Path, runs: Path) -> int:
+def unpack(folder: Path, runs: Path, plan: Plan) -> int:
     """Write one record a run again, from what `pack` wrote.
 
     So that a later plan, or another controller, makes only what is missing.
@@ -105,17 +106,18 @@ def unpack(folder: Path, runs: Path) -> int:
     Args:
         folder: Path of the folder with the packed files.
         runs: Path of the folder to write to; records there stay.
+        plan: `Plan` that they are for. Others' are left out.
 
     Returns:
         Integer, how many records were written.
 
     Raises:
-        ValueError: If there are no packed files, or runs of another backend or
-            on another copy of the data.
+        ValueError: If there are no packed files, or runs of another length than
+            the plan's, of another backend or on another copy of the data.
     """
     if not (folder / PLAN_FILE).is_file():
         raise ValueError(no_plan(folder))
-    plan = load_plan(folder)
+    made = _common_part(load_plan(folder), plan, folder)
     environments = json.loads(
         (folder / ENVIRONMENTS_FILE).read_text(encoding="utf-8")
     )
@@ -128,7 +130,7 @@ def unpack(folder: Path, runs: Path) -> int:
         )
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     notes: dict[str, str] = {}
-    for workload in plan.workloads:
+    for workload in made.workloads:
         text = _path(folder, workload).read_text(encoding="utf-8")
         for line in text.splitlines():
             content = json.loads(line)
@@ -149,7 +151,7 @@ def unpack(folder: Path, runs: Path) -> int:
             content = lines.get((run["workload"], *_key(identity(run))))
             path = path_of(run, runs)
             if content is not None and not path.is_file():
-                record = _record(content, plan, environments)
+                record = _record(content, made, environments)
                 record |= {
                     "format_version": FORMAT_VERSION,
                     "config": identity(run),
@@ -158,11 +160,26 @@ def unpack(folder: Path, runs: Path) -> int:
                 count += 1
         return count
 
-    count = write(tuning_cells(plan))
-    count += write(sweep_cells(plan, tuned_starts(plan, runs)))
+    count = write(tuning_cells(made))
+    count += write(sweep_cells(made, tuned_starts(made, runs)))
     if not (runs / TIMING_FILE).is_file():
         shutil.copyfile(folder / TIMING_FILE, runs / TIMING_FILE)
     return count
+
+
+def _common_part(made: Plan, plan: Plan, folder: Path) -> Plan:
+    """What of a plan whose runs were made another one names, too."""
+    lengths = [(each.share, each.num_evaluations) for each in (made, plan)]
+    if lengths[0] != lengths[1]:
+        raise ValueError(
+            f"The runs in {folder} are no part of the plan: their share and "
+            f"evaluations are {lengths[0]}, not {lengths[1]}."
+        )
+    return dataclasses.replace(
+        made,
+        workloads=tuple(x for x in made.workloads if x in plan.workloads),
+        methods=tuple(x for x in made.methods if x in plan.methods),
+    )
 
 
 def no_plan(folder: Path) -> str:
@@ -211,11 +228,14 @@ def load_packed(folder: Path) -> Packed | None:
         for line in text.splitlines():
             record = _record(json.loads(line), plan, environments)
             config = record["config"]
-            key = workload, config["method"]
-            if config["purpose"] == SWEEP:
-                found[key].append(record)
-            elif config["purpose"] == TUNING:
-                trials[key].append(record)
+            kinds = {SWEEP: found, TUNING: trials}
+            cells = kinds.get(config["purpose"], {})
+            if (workload, config["method"]) not in cells:
+                raise ValueError(
+                    f"{_path(folder, workload)} must hold runs of the plan "
+                    f"beside it. Received one more: {config}."
+                )
+            cells[workload, config["method"]].append(record)
     _check_numbers(plan, found, trials, folder)
     _check_starts(plan, found, trials, folder)
     _check_data([found, trials], folder)

@@ -1,6 +1,7 @@
 """`docs/benchmark.md` and its figures, from the records alone."""
 
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,8 @@ over all starts is lower than MetaLR's.
 """
 _APART_READING = """
 Regret as above, over the {count} workloads that share neither data nor kind of
-network nor optimizer with meta-training: {names}.
+network nor optimizer with meta-training: {names}. The update rule was changed
+for what it did on {looked_at}.
 """
 _TIME_READING = """
 From scale 1. *Reached*: workloads on which the median run came to the target.
@@ -104,6 +106,7 @@ def write_figures(packed: Packed, folder: Path) -> None:
         ImportError: If Matplotlib is missing.
     """
     table = rows(*packed)
+    drawn = drawn_digest(packed)
     for name, figure in (
         (OVERVIEW_FIGURE, figures.overview(packed.plan, table)),
         (SENSITIVITY_FIGURE, figures.starts(packed.plan, table)),
@@ -111,7 +114,41 @@ def write_figures(packed: Packed, folder: Path) -> None:
         (TIME_FIGURE, figures.times(table)),
         (RATE_FIGURE, figures.rates(rate_paths(packed.plan, packed.records))),
     ):
-        figure.savefig(folder / name, dpi=110)
+        # What they were drawn from, so that a check can tell.
+        figure.savefig(folder / name, dpi=110, metadata={"Description": drawn})
+
+
+def is_drawn_from(path: Path, packed: Packed) -> bool:
+    """Whether a figure is there, and was drawn from these records.
+
+    Args:
+        path: Path of a file that `write_figures` writes.
+        packed: `Packed`.
+    """
+    return path.is_file() and drawn_digest(packed).encode() in path.read_bytes()
+
+
+def drawn_digest(packed: Packed) -> str:
+    """What tells apart all that the figures show.
+
+    Args:
+        packed: `Packed`.
+    """
+    plan, records, _ = packed
+    return digest(
+        {
+            row.method: [
+                row.by_scale.tolist(),
+                str(row.times),
+                dict(row.step_times),
+            ]
+            for row in rows(*packed)
+        }
+        | {
+            path.workload: path.rates.tolist()
+            for path in rate_paths(plan, records)
+        }
+    )
 
 
 def page(packed: Packed) -> str:
@@ -129,17 +166,6 @@ def page(packed: Packed) -> str:
         trials=plan.num_trials,
         seeds=plan.seeds,
     )
-    drawn = digest(
-        {
-            row.method: [
-                row.by_scale.tolist(),
-                str(row.times),
-                dict(row.step_times),
-            ]
-            for row in table
-        }
-        | {path.workload: path.rates.tolist() for path in paths}
-    )
     parts = [
         _HEAD,
         f"![All methods: regret against the start]({OVERVIEW_FIGURE})\n",
@@ -155,7 +181,6 @@ def page(packed: Packed) -> str:
         _time_table(table, timing),
         _TIME_READING,
         f"![Steps to the target, and time of a step]({TIME_FIGURE})\n",
-        f"<!-- figures of {drawn} -->\n",
         "## From scale 1, on each workload\n",
         workload_table(plan, table),
         "\nMedian regret over the seeds.\n",
@@ -165,9 +190,11 @@ def page(packed: Packed) -> str:
         f"![MetaLR's rate and the best baseline's]({RATE_FIGURE})\n",
         "## Workloads\n",
         _targets_table(plan, goals),
+        *_at_the_edge(packed),
         "\n*Shared*: with the tasks that the shipped controller was evolved "
         "on. Its digits were all there are, those that the workloads validate "
-        "on among them.\n",
+        "on among them. The update rule was changed for what it did on "
+        f"{_looked_at(plan.workloads)}.\n",
         "## Methods\n",
         _methods_table(plan),
         _made_with(packed),
@@ -238,7 +265,43 @@ def _apart(plan: Plan, table: Sequence[Row]) -> list[str]:
     return [
         "## Where nothing is shared with meta-training\n",
         apart_table(plan, table, names),
-        _APART_READING.format(count=len(names), names=", ".join(names)),
+        _APART_READING.format(
+            count=len(names),
+            names=", ".join(names),
+            looked_at=_looked_at(names),
+        ),
+    ]
+
+
+def _looked_at(names: Iterable[str]) -> str:
+    found = [f"`{name}`" for name in names if SUITE[name].was_looked_at]
+    return " and ".join(found) or "none of them"
+
+
+def _at_the_edge(packed: Packed) -> list[str]:
+    """Tuned starts beyond which there may be better ones."""
+    plan, records, _ = packed
+    edges = {
+        "lowest": min(plan.tuning_rates),
+        "highest": max(plan.tuning_rates),
+    }
+    starts = {
+        (workload, method): record["config"]["learning_rate"]
+        for (workload, method), cell in records.items()
+        for record in cell
+        if PEERS[method].is_tuned and record["config"]["scale"] == 1.0
+    }
+    found = [
+        f"`{method}` on `{workload}` ({name})"
+        for (workload, method), start in starts.items()
+        for name, edge in edges.items()
+        if math.isclose(start, edge, rel_tol=1e-5)
+    ]
+    if not found:
+        return []
+    return [
+        "\nOf the tuned rates, those at an edge of the grid, beyond which a "
+        f"better one may lie: {', '.join(found)}.\n"
     ]
 
 
@@ -313,14 +376,15 @@ def _made_with(packed: Packed) -> str:
     plan, records, timing = packed
     every = [record for cell in records.values() for record in cell]
     texts = sorted({_environment_text(r["environment"]) for r in every})
-    timed = _short(str(timing["environment"]["git_revision"]))
+    timed = timing["environment"]
     revisions = sorted(
         {_short(str(r["environment"]["git_revision"])) for r in every}
     )
     lines = [
         *_part_text(plan),
         f"\n{len(every)} runs, made with {'; '.join(texts)}; code of "
-        f"{', '.join(revisions)}. Step times: code of {timed}.",
+        f"{', '.join(revisions)}. Step times: {_environment_text(timed)}; "
+        f"code of {_short(str(timed['git_revision']))}.",
         *data_notes(records),
     ]
     return "\n".join(lines) + "\n"

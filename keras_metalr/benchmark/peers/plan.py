@@ -1,5 +1,6 @@
 """Which runs the benchmark is made of."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ TUNING_RATES = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 # Far from the seeds that are compared.
 FIRST_TUNING_SEED = 1000
 BASELINES = ("constant", "warmup_cosine", "warmup_linear")
+METALR = "metalr"
 TUNING, SWEEP = "tuning", "sweep"
 # A net of a million weights, for timing alone.
 WIDE_DENSE = "wide_dense"
@@ -35,6 +37,9 @@ class Plan:
         timed: Tuple of keys of the suite, or `"wide_dense"`: where the time of
             a step is measured.
         timing_turns: Integer (>= 1), how often each method is timed.
+
+    Raises:
+        ValueError: For what is not known, named twice, or out of range.
     """
 
     workloads: tuple[str, ...] = tuple(SUITE)
@@ -63,9 +68,32 @@ class Plan:
                 raise ValueError(
                     f"`{name}` must be of {table}. Received: {sorted(unknown)}."
                 )
-        if self.seeds < 1:
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(
+                    f"`{name}` must name each once. "
+                    f"Received: {getattr(self, name)}."
+                )
+        for name in (
+            "seeds",
+            "tuning_seeds",
+            "num_evaluations",
+            "timing_turns",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be 1 or more. "
+                    f"Received: {name}={getattr(self, name)}."
+                )
+        if not self.share > 0:
             raise ValueError(
-                f"`seeds` must be 1 or more. Received: seeds={self.seeds}."
+                f"`share` must be above 0. Received: share={self.share}."
+            )
+        rates = self.tuning_rates
+        if not rates or not min(*rates, *self.scales, math.inf) > 0:
+            raise ValueError(
+                "`tuning_rates` and `scales` must be above 0, and there must "
+                f"be at least one rate. Received: tuning_rates={rates}, "
+                f"scales={self.scales}."
             )
         if BASELINES[0] not in self.methods or 1.0 not in self.scales:
             raise ValueError(
@@ -83,7 +111,7 @@ class Plan:
 SETS = {
     "smoke": Plan(
         workloads=("wine_linear", "digits_dense"),
-        methods=("constant", "warmup_cosine", "prodigy", "metalr"),
+        methods=("constant", "warmup_cosine", "prodigy", METALR),
         seeds=2,
         scales=(1e-3, 1.0, 1e3),
         tuning_rates=(1e-3, 1e-2, 1e-1),

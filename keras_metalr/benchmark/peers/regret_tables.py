@@ -9,9 +9,9 @@ import numpy as np
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.peers.packed import Packed
+from keras_metalr.benchmark.peers.plan import METALR
 from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.scores import bootstrap_interval
-from keras_metalr.benchmark.peers.summary import METALR
 from keras_metalr.benchmark.peers.summary import Records
 from keras_metalr.benchmark.peers.summary import Row
 from keras_metalr.benchmark.peers.summary import mean_regret
@@ -38,7 +38,7 @@ def main_table(packed: Packed, table: Sequence[Row]) -> str:
             "method",
             *_REGRETS,
             "score",
-            "diverged",
+            "failed",
             "trials",
             "state",
             "step time",
@@ -48,7 +48,7 @@ def main_table(packed: Packed, table: Sequence[Row]) -> str:
                 row.method,
                 *_regret_texts(plan, row.regrets),
                 f"{profiles[row.method]:.2f}",
-                f"{row.num_diverged}/{row.num_runs}",
+                f"{row.num_failed}/{row.num_runs}",
                 _trials_text(row),
                 f"{row.state_bytes:.0f}",
                 f"{row.step_time:.1f}",

@@ -17,6 +17,7 @@ from keras_metalr.benchmark.peers.plan import Plan
 from keras_metalr.benchmark.peers.plan import sweep_cells
 from keras_metalr.benchmark.peers.plan import tuning_cells
 from keras_metalr.benchmark.peers.summary import best_start
+from keras_metalr.benchmark.peers.timing import timed_workload
 from keras_metalr.workloads.suite import SUITE
 
 JOBLIB_BACKENDS = ("loky", "dask", "sequential")
@@ -54,8 +55,9 @@ def make_all(
             terminal.
 
     Raises:
-        DataNotAvailableError: If the data of a workload are missing; found
-            before the first run, unless other machines are to make it.
+        DataNotAvailableError: If the data of a workload are missing, or of one
+            that is timed; found before the first run, unless other machines
+            are to make it.
         ImportError: If joblib, or for `"dask"` Dask, is missing.
         ValueError: If `joblib_backend` is unknown, or does not go with
             `cluster`.
@@ -73,6 +75,8 @@ def make_all(
     if cluster is None:
         for name in plan.workloads:
             SUITE[name].load_data()
+    for name in plan.timed:
+        timed_workload(name).load_data()
     console = console or Console()
     output = output.resolve()
     make = _Maker(output, num_processes, joblib_backend, console)

@@ -15,9 +15,9 @@ from keras_metalr.benchmark.competitors.rate_rules import warmup_cosine
 from keras_metalr.benchmark.competitors.rate_rules import warmup_linear
 from keras_metalr.benchmark.peers import scores
 from keras_metalr.benchmark.peers.plan import BASELINES
+from keras_metalr.benchmark.peers.plan import METALR
 from keras_metalr.benchmark.peers.plan import Plan
 
-METALR = "metalr"
 # Baselines whose rate changes, and how.
 _RULES = {"warmup_cosine": warmup_cosine, "warmup_linear": warmup_linear}
 Records = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -49,7 +49,8 @@ class Row:
         regrets: Array of shape `(num_seeds, num_workloads, num_scales)`.
         times: Array of shape `(num_workloads,)`, median steps to the target
             from scale 1, those of a range test included; a miss is infinite.
-        num_diverged: Integer, runs that ended with a loss that is not finite.
+        num_failed: Integer, runs that ended no lower than they began, or with a
+            loss that is not finite.
         num_runs: Integer, all runs of the sweep.
         training_runs: Integer, what one result on a workload took: trials, and
             the run itself.
@@ -68,7 +69,7 @@ class Row:
     method: str
     regrets: np.ndarray
     times: np.ndarray
-    num_diverged: int
+    num_failed: int
     num_runs: int
     training_runs: int
     extra_steps: int
@@ -271,6 +272,7 @@ def _row(
     cells = [records[workload, method] for workload in plan.workloads]
     every = [record["results"] for cell in cells for record in cell]
     finals = np.array([result["final_loss"] for result in every], "float64")
+    initials = np.array([result["initial_loss"] for result in every])
     times = np.array(
         [
             peer.extra_steps + _time(cell, goals[workload].best)
@@ -283,7 +285,8 @@ def _row(
         method=method,
         regrets=_regrets(plan, records, goals, method),
         times=times,
-        num_diverged=int(np.sum(~np.isfinite(finals))),
+        # What is not a number is not lower, either.
+        num_failed=int(np.sum(~(finals < initials))),
         num_runs=len(every),
         training_runs=1 + plan.num_trials * peer.is_tuned,
         extra_steps=peer.extra_steps,

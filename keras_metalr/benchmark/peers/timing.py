@@ -43,17 +43,19 @@ _START = 1e-4
 def time_methods(plan: Plan, folder: Path) -> None:
     """Measure and write one JSON.
 
-    A file that is there stays if it has all methods of the plan, and the
-    shipped controller and rule. Nothing else should run on the machine
-    meanwhile.
+    A file that is there stays if it has all methods of the plan, the shipped
+    controller and rule, and was made on such a machine with such libraries as
+    here. Nothing else should run on the machine meanwhile.
 
     Args:
         plan: `Plan`.
         folder: Path of its folder.
     """
     path = folder / TIMING_FILE
-    if path.is_file() and _has_all(load_timing(folder), plan):
-        return
+    if path.is_file():
+        timing = load_timing(folder)
+        if _is_made_here(timing) and _has_all(timing, plan):
+            return
     keep_compiled()
     tables = {name: _time(name, plan) for name in plan.timed}
     record = {
@@ -81,6 +83,10 @@ def is_of_shipped(timing: Mapping[str, Any]) -> bool:
     return bool(timing.get("controller") == controller_identity())
 
 
+def _is_made_here(timing: Mapping[str, Any]) -> bool:
+    return bool(environment().items() <= timing["environment"].items())
+
+
 def _has_all(timing: Mapping[str, Any], plan: Plan) -> bool:
     return is_of_shipped(timing) and all(
         name in timing["workloads"]
@@ -90,7 +96,7 @@ def _has_all(timing: Mapping[str, Any], plan: Plan) -> bool:
 
 
 def _time(name: str, plan: Plan) -> dict[str, Any]:
-    workload = _workload(name)
+    workload = timed_workload(name)
     data = workload.load_data()
     trainees = {
         method: Trainee(
@@ -148,7 +154,8 @@ def _turn(trainee: Trainee, workload: Workload, data: Any, seed: int) -> float:
     return statistics.median(lengths) / _STEPS_PER_EPOCH
 
 
-def _workload(name: str) -> Workload:
+def timed_workload(name: str) -> Workload:
+    """What a name of `Plan.timed` stands for."""
     return _wide_dense() if name == WIDE_DENSE else SUITE[name].workload()
 
 

@@ -48,6 +48,8 @@ class Entry:
         shares_kind: Boolean.
         is_regression: Boolean, whether the loss is a squared error. Defaults
             to `False`, cross-entropy.
+        was_looked_at: Boolean, whether the update rule was changed for what it
+            did here. Defaults to `False`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Entry:
     shares_data: bool
     shares_kind: bool
     is_regression: bool = False
+    was_looked_at: bool = False
 
     @property
     def shares_optimizer(self) -> bool:
@@ -118,6 +121,7 @@ _TABULAR = (
         50,
         shares_data=False,
         shares_kind=False,
+        was_looked_at=True,
     ),
     Entry(
         "cancer_gated",
@@ -283,6 +287,7 @@ _TEXTS = (
         1,
         shares_data=True,
         shares_kind=False,
+        was_looked_at=True,
     ),
 )
 

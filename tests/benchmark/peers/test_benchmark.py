@@ -21,6 +21,7 @@ from keras_metalr.benchmark.peers import schedule
 from keras_metalr.benchmark.peers import store
 from keras_metalr.benchmark.peers import summary
 from keras_metalr.benchmark.peers import timing
+from keras_metalr.benchmark.peers.page import FIGURES
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.regret_tables import main_table
 from keras_metalr.benchmark.records import encode
@@ -125,6 +126,14 @@ def write_cell(cell, runs):
         ({"methods": ("metalr",)}, "`methods` must hold 'constant'"),
         ({"scales": (0.1, 10.0)}, r"`scales` 1\.0"),
         ({"seeds": 0}, "`seeds` must be 1 or more. Received: seeds=0"),
+        ({"tuning_seeds": 0}, "`tuning_seeds` must be 1 or more"),
+        ({"num_evaluations": 0}, "`num_evaluations` must be 1 or more"),
+        ({"timing_turns": 0}, "`timing_turns` must be 1 or more"),
+        ({"share": 0.0}, "`share` must be above 0. Received: share=0"),
+        ({"tuning_rates": ()}, "there must be at least one rate"),
+        ({"tuning_rates": (0.1, -0.1)}, "must be above 0"),
+        ({"scales": (0.0, 1.0)}, "must be above 0"),
+        ({"workloads": ("wine_linear",) * 2}, "`workloads` must name each"),
     ],
 )
 def test_a_plan_that_cannot_be_made_is_refused(changes, message):
@@ -135,7 +144,7 @@ def test_a_plan_that_cannot_be_made_is_refused(changes, message):
 def test_a_part_of_the_set_is_named_on_the_page(folder):
     text = page(packed.load_packed(folder))
     assert "2 CPU cores, optax none; code of " in text
-    assert "Step times: code of abc." in text
+    assert "Step times: " in text and "; code of abc." in text
     assert "So far 1 of the 14 workloads and 2 of the 5 seeds" in text
     assert "missing: cancer_gated, " in text
 
@@ -170,7 +179,7 @@ def test_runs_on_two_copies_of_the_data_are_refused(folder, tmp_path):
     note = '"data_note":"lossy copy"'
     edit(folder, lambda text: text.replace('"data_note":""', note))
     with pytest.raises(ValueError, match="another copy of the data of 'wine_"):
-        packed.unpack(folder, tmp_path / "again")
+        packed.unpack(folder, tmp_path / "again", PLAN)
     edit(folder, lambda text: text.replace(note, '"data_note":""', 1))
     with pytest.raises(ValueError, match=r"one copy of its data.*'lossy copy'"):
         packed.load_packed(folder)
@@ -230,7 +239,7 @@ def test_rows_by_hand(folder):
     worst = summary.mean_worst_regret(table["warmup_cosine"].regrets)
     assert worst == 1.0
     assert table["metalr"].sensitivity == pytest.approx(-0.1)
-    assert table["warmup_cosine"].num_diverged == 2
+    assert table["warmup_cosine"].num_failed == 2
     assert table["constant"].training_runs == 3
     assert table["metalr"].training_runs == 1
     # Only the second validation, after all 20 steps of 2 s, is at the target.
@@ -310,7 +319,7 @@ def test_packed_runs_name_the_controller(folder):
 def test_unpacked_runs_are_made_no_more(folder, tmp_path):
     runs = tmp_path / "unpacked"
     tuning = plans.tuning_cells(PLAN)
-    assert packed.unpack(folder, runs) == 2 * 2 + 3 * 2 * 2
+    assert packed.unpack(folder, runs, PLAN) == 2 * 2 + 3 * 2 * 2
     sweep = plans.sweep_cells(PLAN, schedule.tuned_starts(PLAN, runs))
     for cell in tuning + sweep:
         assert cells_module.missing_runs(cell, runs) == []
@@ -320,12 +329,12 @@ def test_unpacked_runs_are_made_no_more(folder, tmp_path):
     assert sorted(path.name for path in again.iterdir()) == names
     for name in names:
         assert (again / name).read_text() == (folder / name).read_text()
-    assert packed.unpack(folder, runs) == 0
+    assert packed.unpack(folder, runs, PLAN) == 0
 
 
 def test_another_seed_alone_is_missing(folder, tmp_path):
     runs = tmp_path / "unpacked"
-    packed.unpack(folder, runs)
+    packed.unpack(folder, runs, PLAN)
     plan = dataclasses.replace(PLAN, seeds=3)
     for cell in plans.sweep_cells(plan, schedule.tuned_starts(plan, runs)):
         missing = cells_module.missing_runs(cell, runs)
@@ -337,7 +346,19 @@ def test_runs_of_another_controller_are_not_unpacked(
 ):
     other = {"weights_sha256": "0" * 64, "rule_version": 1}
     monkeypatch.setattr(cells_module, "controller_identity", lambda: other)
-    assert packed.unpack(folder, tmp_path / "unpacked") == 2 * 2 + 2 * 2 * 2
+    runs = tmp_path / "unpacked"
+    assert packed.unpack(folder, runs, PLAN) == 2 * 2 + 2 * 2 * 2
+
+
+def test_only_runs_of_the_plan_are_unpacked(folder, tmp_path):
+    runs = tmp_path / "unpacked"
+    plan = dataclasses.replace(PLAN, methods=("constant", "metalr"))
+    assert packed.unpack(folder, runs, plan) == 2 + 2 * 2 * 2
+    shorter = dataclasses.replace(PLAN, share=0.05)
+    message = r"share and evaluations are \(0\.1, 2\), not \(0\.05, 2\)"
+    with pytest.raises(ValueError, match=message):
+        packed.unpack(folder, tmp_path / "other", shorter)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -361,7 +382,7 @@ def test_what_cannot_be_gone_on_with_is_not_unpacked(
 ):
     change(folder)
     with pytest.raises(ValueError, match=message):
-        packed.unpack(folder, tmp_path / "unpacked")
+        packed.unpack(folder, tmp_path / "unpacked", PLAN)
     assert not (tmp_path / "unpacked").exists()
 
 
@@ -391,8 +412,11 @@ def test_page_is_written_checked_and_found_stale(folder, tmp_path, capsys):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert command.main([*flags, "--check"]) == 1
     error = capsys.readouterr().err
-    assert f"error: {target}: stale" in error
+    assert error.startswith(f"error: {target}, ") and ": stale" in error
     assert "Run `python -m keras_metalr.benchmark.peers`." in error
+    # So are the figures, which were not drawn from these.
+    for name in FIGURES:
+        assert str(tmp_path / name) in error
     # A run is missing.
     path.write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
     assert command.main([*flags, "--check"]) == 2
@@ -420,6 +444,13 @@ def test_a_run_that_is_missing_is_named(folder, purpose, count):
         packed.load_packed(folder)
 
 
+def test_a_run_of_a_method_outside_the_plan_is_named(folder):
+    edit(folder, lambda text: text.replace('"constant"', '"other"', 1))
+    message = r"wine_linear\.jsonl must hold runs of the plan .* 'other'"
+    with pytest.raises(ValueError, match=message):
+        packed.load_packed(folder)
+
+
 def test_every_method_is_timed_in_turn(tmp_path):
     plan = dataclasses.replace(PLAN, methods=("constant", "metalr"))
     timing.time_methods(plan, tmp_path)
@@ -443,17 +474,20 @@ def test_times_of_other_methods_or_another_rule_are_made_anew(
     monkeypatch.setattr(
         timing, "_time", lambda name, plan: made.append(name) or {"ratio": {}}
     )
+    monkeypatch.setattr(timing, "environment", lambda: dict(ENVIRONMENT))
     for stale in (
         TIMING | {"controller": {"weights_sha256": "0", "rule_version": 1}},
         TIMING | {"workloads": {"wine_linear": {"ratio": {"constant": 1.0}}}},
         TIMING | {"workloads": {}},
+        # Made on another machine.
+        TIMING | {"environment": ENVIRONMENT | {"num_cores": 64}},
     ):
         write_json(tmp_path / timing.TIMING_FILE, stale)
         timing.time_methods(PLAN, tmp_path)
-    assert made == 3 * ["wine_linear"]
+    assert made == 4 * ["wine_linear"]
     write_json(tmp_path / timing.TIMING_FILE, TIMING)
     timing.time_methods(PLAN, tmp_path)
-    assert len(made) == 3
+    assert len(made) == 4
 
 
 def test_times_of_an_earlier_rule_are_marked(folder):
