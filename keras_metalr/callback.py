@@ -87,10 +87,10 @@ class MetaLR(keras.callbacks.Callback):
         experience_dir: String, path or `None`, a folder in which runs of one
             workload gather experience: each `fit` that comes to its end leaves
             its trace and its outcome there (the last validation loss, or the
-            training loss at the end where there is none), and each one begins
-            with the controller's output shifted to what those of the same
-            controller tell is best (`keras_metalr.experience`). Made where it
-            does not exist; give every workload its own. Defaults to `None`.
+            training loss at the end where there is none), and each `fit` shifts
+            the controller's output by what the runs of this controller in the
+            folder suggest (`keras_metalr.experience`). Made where it does not
+            exist; give every workload its own. Defaults to `None`.
         pretrained: Boolean or `None`. Whether the weights were trained before
             and have something to lose. `None` sees it in them: in biases and
             scales that differ. Say `False` for a new net that has none, or
@@ -311,8 +311,9 @@ class MetaLR(keras.callbacks.Callback):
         `BackupAndRestore` needs no help. But `keras.models.load_model` makes a
         new model, with a plain optimizer that knows nothing of MetaLR: give
         the same file to `restore`, and the next `fit` goes on where it was,
-        with the controller that the run began with and by its learning rate,
-        which is the one that the optimizer has when `fit` ends.
+        with the controller that the run began with (`controller` of this
+        callback is not used). The rate that the user compiled with comes from
+        the file, too, and is what the optimizer has again when `fit` ends.
 
         Args:
             path: String or path of a `.keras` or `.weights.h5` file.

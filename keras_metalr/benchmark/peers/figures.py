@@ -15,7 +15,7 @@ from keras_metalr.benchmark.peers.summary import RatePath
 from keras_metalr.benchmark.peers.summary import Row
 
 _COLUMNS = 5
-_START_LABEL = "start, times the tuned rate or the own first guess"
+_START_LABEL = "start, as a multiple of the tuned rate or of the first guess"
 # Those that a reader will look for; the others stay grey.
 _COLOURS = {
     METALR: "C3",
@@ -72,7 +72,7 @@ def times(table: Sequence[Row]) -> Any:
         left.text(row.num_reached, place, text, va="center", fontsize=7)
     # Room for the words beside a full bar.
     left.set_xlim(0, len(table[0].times) * 1.5)
-    left.locator_params(axis="x", integer=True)
+    left.set_xticks(range(0, len(table[0].times) + 1, 2))
     left.set_xlabel("workloads whose target was reached, and when (mean)")
     by_time = sorted(table, key=lambda row: -row.step_time)
     for place, row in enumerate(by_time):

@@ -82,10 +82,11 @@ for what it did on {looked_at}.
 """
 _TIME_READING = """
 From scale 1. *Reached*: workloads on which the median run came to the target.
-*Steps*: to the target, over the steps of a run, median over the workloads;
-*seconds* likewise, by the time that a step took in these runs, which went side
-by side. The last columns are milliseconds a step, and in brackets the ratio to
-a constant rate, the methods taking turns in one process.
+*Steps*: to the target, over the steps of a run, median over the workloads.
+*Seconds*: the steps to the target times the time that a step took in these
+runs, which went side by side; median over the workloads. The last columns are
+milliseconds a step, and in brackets the ratio to a constant rate, the methods
+taking turns in one process.
 """
 _RATE_READING = """
 From scale 1, medians over the seeds: MetaLR's rate over that of the best tuned
