@@ -39,14 +39,15 @@ def get(name: str, **options: Any) -> Workload:
 
     Args:
         name: String, one of `names()`.
-        **options: What the workload's function takes, such as
-            `train_examples`.
+        **options: What the function of that name takes, such as
+            `train_examples` (`help(keras_metalr.workloads.digits.digits)`).
 
     Returns:
         A `Workload`.
 
     Raises:
         ValueError: If `name` is unknown.
+        TypeError: If the workload does not take an option.
 
     Example:
 

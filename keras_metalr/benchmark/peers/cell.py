@@ -59,12 +59,18 @@ def read_runs(cell: Cell, output: Path) -> list[dict[str, Any]]:
     """The records of a cell, all of which must be there.
 
     Raises:
-        ValueError: If one is of another format.
+        ValueError: If one is damaged, or of another format.
     """
     records = []
     for run in cell.runs():
         path = path_of(run, output)
-        record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete it, and its run is made "
+                "again."
+            ) from error
         if record["format_version"] != FORMAT_VERSION:
             raise ValueError(
                 f"{path} must have `format_version` {FORMAT_VERSION}. "

@@ -332,6 +332,16 @@ def test_unpacked_runs_are_made_no_more(folder, tmp_path):
     assert packed.unpack(folder, runs, PLAN) == 0
 
 
+def test_a_damaged_record_is_named(folder, tmp_path):
+    runs = tmp_path / "unpacked"
+    packed.unpack(folder, runs, PLAN)
+    cell = plans.tuning_cells(PLAN)[0]
+    path = cells_module.path_of(next(iter(cell.runs())), runs)
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*Delete"):
+        cells_module.read_runs(cell, runs)
+
+
 def test_another_seed_alone_is_missing(folder, tmp_path):
     runs = tmp_path / "unpacked"
     packed.unpack(folder, runs, PLAN)
