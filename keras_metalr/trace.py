@@ -70,7 +70,7 @@ class Trace:
         return self.rows[:, self.columns.index(column)]
 
     def to_dataframe(self) -> Any:
-        """The trace as a `pandas.DataFrame`.
+        """The trace as a `pandas.DataFrame`, with the same columns.
 
         Raises:
             ImportError: if pandas is missing.
@@ -133,8 +133,16 @@ class Trace:
             path: String or path of the file.
 
         Raises:
+            FileNotFoundError: if there is no such file.
             ValueError: if the file is damaged, if the columns are not this
                 version's, or for any other ending.
+
+        Example:
+
+        ```python
+        trace = Trace.load("trace.csv")
+        trace["learning_rate"]  # one per decision
+        ```
         """
         source = pathlib.Path(path)
         if source.suffix not in (".csv", ".npz"):
@@ -170,6 +178,16 @@ class Trace:
 
         Returns:
             The axes.
+
+        Raises:
+            ImportError: if Matplotlib is missing.
+
+        Example:
+
+        ```python
+        ax = metalr.trace.plot()
+        ax.figure.savefig("run.png")
+        ```
         """
         from keras_metalr.plotting import plot_trace
 
