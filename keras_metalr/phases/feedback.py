@@ -66,15 +66,7 @@ def gather_experience(
     >>> len(gather_experience(make_model, arguments, folder, num_runs=2))
     2
     """
-    if (
-        isinstance(num_runs, bool)
-        or not isinstance(num_runs, numbers.Integral)
-        or num_runs < 1
-    ):
-        raise ValueError(
-            "`num_runs` must be a positive integer. "
-            f"Received: num_runs={num_runs!r}."
-        )
+    _check_num_runs(num_runs)
     network = load_controller(controller)
     for index in range(len(experience.load(folder, network)), num_runs):
         seed = first_seed + index
@@ -95,3 +87,15 @@ def gather_experience(
         if progress is not None:
             progress(found[-1])
     return experience.load(folder, network)[:num_runs]
+
+
+def _check_num_runs(num_runs: Any) -> None:
+    if (
+        isinstance(num_runs, bool)
+        or not isinstance(num_runs, numbers.Integral)
+        or num_runs < 1
+    ):
+        raise ValueError(
+            "`num_runs` must be a positive integer. "
+            f"Received: num_runs={num_runs!r}."
+        )

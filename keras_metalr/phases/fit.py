@@ -220,7 +220,8 @@ def _check_numbers(learning_rate: Any, batch_size: Any, epochs: Any) -> None:
     if (
         isinstance(learning_rate, bool)
         or not isinstance(learning_rate, numbers.Real)
-        or not 0.0 < learning_rate < math.inf
+        or not math.isfinite(learning_rate)
+        or learning_rate <= 0
     ):
         raise ValueError(
             "`learning_rate` must be a positive, finite number. "
