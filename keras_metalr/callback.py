@@ -129,7 +129,7 @@ class MetaLR(keras.callbacks.Callback):
 
     def __init__(
         self,
-        controller: str | keras.Model = "general",
+        controller: str | os.PathLike[str] | keras.Model = "general",
         *,
         total_steps: int | None = None,
         min_learning_rate: float | None = None,

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import tempfile
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from keras_metalr.update_rule import RULE_VERSION
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "controller.weights.h5"
 CARD_FILE = "CARD.md"
+# What meta-training notes beside a controller that it made.
+SCORES_FILE = "scores.json"
 
 
 @keras.saving.register_keras_serializable("keras_metalr")
@@ -123,8 +126,8 @@ class Controller(keras.Model):
 
         The folder holds `config.json` (architecture, feature version and names,
         sha256 of the weights), `controller.weights.h5` and, where given,
-        `CARD.md`; the card of a controller that was there before is removed.
-        Nothing in it is code.
+        `CARD.md`; the card and the `scores.json` of a controller that was there
+        before are removed. Nothing in it is code.
 
         Args:
             folder: String or path, created where it does not exist.
@@ -142,23 +145,32 @@ class Controller(keras.Model):
             )
         path = pathlib.Path(folder)
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path, prefix=".") as temporary:
+            new = pathlib.Path(temporary)
+            self._write_files(new, card)
+            # All of it could be written: nothing is left to fail.
+            for name in (CARD_FILE, SCORES_FILE):
+                (path / name).unlink(missing_ok=True)
+            for file in new.iterdir():
+                file.replace(path / file.name)
+
+    def _write_files(self, folder: pathlib.Path, card: str | None) -> None:
         # A copy that was never compiled: no optimizer in the file.
-        copy = type(self).from_config(self.get_config())
-        copy.set_weights(self.get_weights())
-        copy.save_weights(str(path / WEIGHTS_FILE))
+        with _apart():
+            copy = type(self).from_config(self.get_config())
+            copy.set_weights(self.get_weights())
+            copy.save_weights(str(folder / WEIGHTS_FILE))
         config = {
             "class": "Controller",
             "config": self.get_config(),
             "feature_version": FEATURE_VERSION,
             "feature_names": list(FEATURE_NAMES),
-            "weights_sha256": _sha256(path / WEIGHTS_FILE),
+            "weights_sha256": _sha256(folder / WEIGHTS_FILE),
         }
         text = json.dumps(config, indent=2) + "\n"
-        (path / CONFIG_FILE).write_text(text, encoding="utf-8")
-        if card is None:
-            (path / CARD_FILE).unlink(missing_ok=True)
-        else:
-            (path / CARD_FILE).write_text(card, encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if card is not None:
+            (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike[str]) -> "Controller":
@@ -205,7 +217,7 @@ class Controller(keras.Model):
             with _apart():
                 controller = cls.from_config(config["config"])
                 controller.load_weights(str(weights))
-        except (TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Preset {str(path)!r} is damaged: its {CONFIG_FILE} does not "
                 f"describe its {WEIGHTS_FILE} ({error}). Install or save it "

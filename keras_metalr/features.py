@@ -94,6 +94,10 @@ TRUST_PRIOR = 1e-3
 # all data at once have, would else be all of trust for thirty decisions.
 MOST_WEIGHT = 10.0
 
+# The most that trust's mean promise may be: as long as the rate falls it grows,
+# and an infinite one would never come back.
+MOST_PROMISED = 1e38
+
 # Word vectors are drawn so short that soon all of their length is travel, which
 # says nothing of how far the run is.
 MOST_TRAVEL = 0.2
@@ -185,8 +189,10 @@ def update_summary(
     decay = _EMA["trust"]
     promised_mean = slower * summary["promised_mean"]
     share = (1.0 - decay) * _weight(summary, promised_mean, interval)
-    new["promised_mean"] = (
-        decay * promised_mean + share * interval["promised_drop"]
+    new["promised_mean"] = ops.clip(
+        decay * promised_mean + share * interval["promised_drop"],
+        -MOST_PROMISED,
+        MOST_PROMISED,
     )
     new["shortfall_mean"] = (
         decay * summary["shortfall_mean"] + share * interval["shortfall"]

@@ -104,8 +104,8 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
         runs: Mapping from a label to a run, drawn in one column, or from the
             title of a column to such a mapping. A run is a
             `keras_metalr.benchmark.RunResult`, a `keras_metalr.Trace`, or
-            what `fit` returns (with MetaLR, or with another callback that
-            logs `learning_rate`).
+            what `fit` returns. Its learning rate is drawn where it was logged:
+            MetaLR does so, and so do Keras's own schedulers.
         title: String or `None`. Defaults to `None`.
 
     Returns:
@@ -147,6 +147,8 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
                 number = labels.index(label)
                 width = _width(number, len(labels))
                 _draw_run(run, label, number, width, loss_ax, rate_ax)
+            if not rate_ax.lines:
+                _say_not_logged(rate_ax)
             loss_ax.set_title(heading)
             rate_ax.set_xlabel("step")
             rate_ax.set_yscale("log")
@@ -157,7 +159,7 @@ def plot_comparison(runs: Mapping[str, Any], title: str | None = None) -> Any:
                 _mark_diverged(loss_ax, run, _colour(labels.index(label)))
         axes[0, 0].set_ylabel("training loss")
         axes[1, 0].set_ylabel("learning rate")
-        _add_legend(figure, axes[1])
+        _add_legend(figure, axes[0])
         if title:
             figure.suptitle(title)
     return figure
@@ -182,7 +184,13 @@ def _draw_run(
     }
     _draw_losses(loss_ax, steps, losses, line)
     steps, rates = _curve(run, "learning_rate")
-    rate_ax.plot(steps, rates, **line)
+    if len(rates):
+        rate_ax.plot(steps, rates, **line)
+
+
+def _say_not_logged(ax: Any) -> None:
+    middle = {"ha": "center", "va": "center", "transform": ax.transAxes}
+    ax.text(0.5, 0.5, "not logged", **middle)
 
 
 def _mark_rollbacks(ax: Any, trace: Any) -> None:
@@ -277,8 +285,10 @@ def _limit_losses(ax: Any, columns: Mapping[str, Mapping[str, Any]]) -> None:
     if not finite or not _are_positive(finite):
         ax.set_yscale("linear")
         return
-    lowest = min(float(np.percentile(losses, 2)) for losses in finite)
     start = float(np.median([losses[0] for losses in finite]))
+    lowest = min(float(np.percentile(losses, 2)) for losses in finite)
+    # A run that is ruined at once has none lower than where it started.
+    lowest = min(lowest, start)
     highest = max(float(np.max(losses)) for losses in finite)
     ax.set_ylim(lowest / 1.5, min(10.0 * start, 1.5 * highest))
 

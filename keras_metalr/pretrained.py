@@ -28,7 +28,7 @@ def is_pretrained(model: keras.layers.Layer) -> bool:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> is_pretrained(model)
     False
-    >>> model.layers[0].bias.assign([0.1, -0.3, 0.2])
+    >>> _ = model.layers[0].bias.assign([0.1, -0.3, 0.2])
     >>> is_pretrained(model)
     True
     """

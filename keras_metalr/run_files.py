@@ -30,8 +30,8 @@ def write_run(
 ) -> pathlib.Path:
     """Write a run as a `.json` and a `.npz` file.
 
-    The JSON is written last and renamed into place: a run is there whole or not
-    at all.
+    The JSON is renamed into place last, and that of an earlier run is gone
+    before its trace is: a run is there whole or not at all.
 
     Args:
         stem: String or path without the ending, in a folder that exists.
@@ -42,13 +42,20 @@ def write_run(
     Returns:
         The path of the `.json` file.
     """
-    trace.save(f"{stem}.npz")
     outcome = record["outcome"]
     record = {**record, "outcome": outcome if math.isfinite(outcome) else None}
     # Of this process alone: another may be making the same run.
-    temporary = pathlib.Path(f"{stem}.json.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    return temporary.replace(f"{stem}.json")
+    own = f"{stem}.{os.getpid()}.tmp"
+    rows, rest = pathlib.Path(f"{own}.npz"), pathlib.Path(own)
+    try:
+        trace.save(rows)
+        rest.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        pathlib.Path(f"{stem}.json").unlink(missing_ok=True)
+        rows.replace(f"{stem}.npz")
+        return rest.replace(f"{stem}.json")
+    finally:
+        for file in (rows, rest):
+            file.unlink(missing_ok=True)
 
 
 def read_run(

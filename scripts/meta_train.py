@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+from keras_metalr.benchmark.command_line import check_controller
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.meta_training.arenas import kept_data
@@ -25,6 +26,7 @@ from keras_metalr.meta_training.processes import join
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.train import meta_train
 from keras_metalr.meta_training.train import score_again
+from keras_metalr.meta_training.train import scored_record
 from keras_metalr.workloads.workload import DataNotAvailableError
 
 
@@ -122,6 +124,17 @@ def _changes(
     return changes
 
 
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Find what the flags name to be missing before anything is run."""
+    data = arguments.data
+    if arguments.score_again:
+        data = scored_record(arguments.output)["data"]
+    else:
+        check_controller(arguments.start)
+    if is_first():
+        kept_data(arguments.work, data)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags and train."""
     parser = _parser()
@@ -135,15 +148,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = CONFIGS[arguments.config]
     if arguments.score_again:
         _check_nothing_else(parser, arguments)
-        score_again(arguments.output, arguments.work, config, say)
-        return
-    changes = _changes(parser, arguments)
-    config = config._replace(evolution=config.evolution._replace(**changes))
+    else:
+        changes = _changes(parser, arguments)
+        config = config._replace(evolution=config.evolution._replace(**changes))
     try:
-        if is_first():
-            kept_data(arguments.work, arguments.data)
+        _prepare(arguments)
     except (DataNotAvailableError, ValueError) as error:
         raise SystemExit(report_error(error)) from error
+    if arguments.score_again:
+        score_again(arguments.output, arguments.work, config, say)
+        return
     meta_train(
         arguments.output.name,
         config,

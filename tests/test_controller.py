@@ -1,5 +1,6 @@
 """The controller: what it is, and how it is saved and loaded."""
 
+import hashlib
 import json
 import random
 import zipfile
@@ -169,6 +170,39 @@ def test_preset_without_a_card(tmp_path):
     assert not (tmp_path / "CARD.md").exists(), "it was another's"
 
 
+def test_a_controller_does_not_inherit_the_scores_of_another(folder):
+    (folder / "scores.json").write_text("{}")
+    Controller().save_to_preset(folder)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "controller.weights.h5"]
+
+
+def test_a_preset_is_not_half_written_over(trained, folder, monkeypatch):
+    (folder / "scores.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        # The weights are written, and the rest is not.
+        patch.setattr(controller_module, "_sha256", fail)
+        Controller().save_to_preset(folder, card="# Another\n")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == before
+    np.testing.assert_array_equal(
+        outputs(Controller.from_preset(folder)), outputs(trained)
+    )
+
+
+def test_saving_a_preset_draws_nothing(trained, tmp_path):
+    random.seed(0)
+    expected = random.random()
+    random.seed(0)
+    trained.save_to_preset(tmp_path)
+    assert random.random() == expected
+
+
 def test_nothing_in_a_preset_is_code(trained, folder, tmp_path):
     trained.save(tmp_path / "controller.keras")
     with zipfile.ZipFile(tmp_path / "controller.keras") as archive:
@@ -225,6 +259,15 @@ def test_other_weights_under_the_same_config(folder, tmp_path):
     weights = (tmp_path / "other" / "controller.weights.h5").read_bytes()
     (folder / "controller.weights.h5").write_bytes(weights)
     with pytest.raises(ValueError, match=r"damaged.*sha256"):
+        Controller.from_preset(folder)
+
+
+def test_weights_that_are_not_hdf5(folder):
+    weights = folder / "controller.weights.h5"
+    weights.write_text("text")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    change_config(folder, weights_sha256=digest)
+    with pytest.raises(ValueError, match=r"damaged.*does not describe"):
         Controller.from_preset(folder)
 
 

@@ -411,6 +411,37 @@ def test_how_much_of_trust_is_measured(promised_mean, loss_first, share):
     assert float(measured(summary)) == pytest.approx(share, abs=1e-6)
 
 
+# Of losses that are as large as they can be.
+promises = st.floats(-(2.0**127), 2.0**127, width=32)
+
+
+@settings(max_examples=40)
+@given(
+    steps=st.lists(
+        st.fixed_dictionaries(
+            {
+                "promised_drop": st.lists(promises, min_size=8, max_size=8),
+                "fall": st.lists(st.floats(0.0, 30.0), min_size=8, max_size=8),
+            }
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_share_is_measured_however_far_the_rate_falls(steps):
+    summary = tensors(SUMMARY_INITIAL, size=8)
+    interval = dict.fromkeys(INTERVAL_KEYS, np.zeros(8))
+    interval["loss"] = np.full(8, 2.0**127)
+    for step in steps:
+        log_rate = interval["log_rate"] - np.asarray(step["fall"])
+        promised = {"promised_drop": step["promised_drop"]}
+        interval = {**interval, **promised, "log_rate": log_rate}
+        summary = update_summary(summary, tensors(interval))
+        assert np.all(np.isfinite(as_numpy(summary["promised_mean"])))
+        share = as_numpy(measured(summary))
+        assert np.all((share >= 0.0) & (share <= 1.0))
+
+
 @pytest.mark.parametrize(
     ("distance", "travel"), [(0.0, -0.5), (3.0, 0.1), (3.5, 0.2), (5.0, 0.2)]
 )

@@ -88,6 +88,22 @@ def test_a_history_is_drawn_at_its_own_steps():
         plotting.plot_comparison({"no length": history([0, 1], None)})
 
 
+def test_a_plain_history_has_a_loss_and_no_rate():
+    plain = keras.callbacks.History()
+    plain.epoch, plain.params = [0, 1], {"steps": 5}
+    plain.history = {"loss": [0.5, 0.4]}
+    figure = plotting.plot_comparison({"plain": plain, "MetaLR": _trace()})
+    loss_ax, rate_ax = figure.axes
+    assert [line.get_label() for line in rate_ax.lines] == ["MetaLR"]
+    assert not rate_ax.texts
+    assert list(loss_ax.lines[0].get_ydata()) == [0.5, 0.4]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["plain", "MetaLR"]
+    # Where none was logged, the panel says so.
+    alone = plotting.plot_comparison({"plain": plain}).axes[1]
+    assert [text.get_text() for text in alone.texts] == ["not logged"]
+
+
 def test_plot_trace_draws_into_given_axes():
     _, given = pyplot.subplots()
     assert plotting.plot_trace(_trace(10), ax=given) is given
@@ -154,6 +170,12 @@ def test_plot_comparison_survives_divergence():
     assert len(crosses) == 1
     assert low <= crosses[0].get_ydata()[0] <= high
     assert crosses[0].get_xdata()[0] == 3
+
+
+def test_the_axis_of_a_run_that_is_ruined_at_once_is_upright():
+    figure = plotting.plot_comparison({"a": _run([2.0] + 99 * [1e9])})
+    low, high = figure.axes[0].get_ylim()
+    assert low < 2.0 < high <= 20.0
 
 
 def test_plot_comparison_with_no_finite_loss_at_all():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
+from keras_metalr.benchmark.records import write_json
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
 from keras_metalr.meta_training.checkpoint import load_tree
@@ -66,8 +67,8 @@ def kept_data(
         return load_tree(path, like, _origin(names)), names
     data, names = load_data(wanted or DATA_NAMES)
     save_tree(path, data, _origin(names))
-    (work / _NOTES_FILE).write_text(json.dumps(data_notes(names)))
-    names_path.write_text(json.dumps(names))
+    write_json(work / _NOTES_FILE, data_notes(names))
+    write_json(names_path, names)
     return data, names
 
 

@@ -28,10 +28,11 @@ def make_card(
 ) -> str:
     """The card of the preset in a folder, Markdown, from what was measured."""
     evolution = config.evolution
-    digest = json.loads((preset / CONFIG_FILE).read_text())["weights_sha256"]
+    described = json.loads((preset / CONFIG_FILE).read_text())
     trained = [s for s in config.stages if s.name in config.order]
     return CARD.format(
         name=name,
+        layers=_layers(described["config"]["hidden_units"]),
         feature_version=FEATURE_VERSION,
         trained_version=record["feature_version"],
         rule_version=RULE_VERSION,
@@ -40,6 +41,7 @@ def make_card(
         trained_tasks=record["task_version"],
         conditions=CONDITIONS[record["task_version"]],
         data=data_text(record["data"], record["data_notes"]),
+        texts=", texts 8 words" if "sst2" in record["data"] else "",
         start=_start(name, record["start"]),
         origin=record["origin"],
         earlier=_earlier(record["earlier"]),
@@ -53,13 +55,17 @@ def make_card(
         learning_rate=evolution.learning_rate,
         seed=evolution.seed,
         time=_time(record["seconds"]),
-        digest=digest,
+        digest=described["weights_sha256"],
         grid_size=len(GRID_RATES) * len(SCHEDULES),
         grid=f"{len(GRID_RATES)} rates x {len(SCHEDULES)} schedules",
         rows=_table(record["scores"]),
         aim=_aim(record["scores"]),
         command=record["command"],
     )
+
+
+def _layers(hidden_units: list[int]) -> str:
+    return " -> ".join(f"{units} ReLU" for units in hidden_units)
 
 
 def _start(name: str, start: str) -> str:
@@ -163,11 +169,11 @@ phases 1 and 2).
 
 | | |
 |---|---|
-| architecture | features -> 64 ReLU -> 32 ReLU -> 1 |
+| architecture | features -> {layers} -> 1 |
 | feature version | {feature_version}, trained with {trained_version} |
 | version of the update rule | {rule_version}, trained with {trained_rule} |
 | version of the tasks | {task_version}, trained on {trained_tasks} |
-| data | {data}; training splits, images 8x8 grey, texts 8 words |
+| data | {data}; training splits, images 8x8 grey{texts} |
 | stages, in order (family-steps) | {stages} |
 | earlier evolutions | {earlier} |
 | evolution | {generations} generations of {pairs} antithetic pairs |
@@ -199,7 +205,9 @@ the product's own functions".
 ## Limits
 
 It was trained on nets of a few thousand weights alone ({families}), about a
-third of them starting from pretrained weights and half of them with validation
+third of them starting from weights pretrained with other labels on the examples
+that follow the task's own, in part its own again where it has more than half of
+a data set, and half of them with validation
 data, {conditions}, in runs of {shortest} to {longest} steps.
 It has seen no large network. Without validation data it cannot know that a net
 overfits: the worst tasks are tiny noisy data sets of that kind. The digits have

@@ -69,8 +69,8 @@ def evolve(
         The controller at the mean of the last population.
 
     Raises:
-        ValueError: if the checkpoint is of other arenas, another start or
-            another configuration.
+        ValueError: if the checkpoint is of other arenas or tasks, another start
+            or another configuration.
     """
     vector = ControllerVector(start)
     strategy = _strategy(config, vector)
@@ -155,9 +155,19 @@ def _origin(
     arenas: Sequence[Arena], vector: ControllerVector, config: EvolutionConfig
 ) -> str:
     start = hashlib.sha256(np.asarray(vector.start).tobytes()).hexdigest()
-    names = [arena.name for arena in arenas]
+    tasks = {arena.name: _tasks_digest(arena) for arena in arenas}
+    played = [f"{arena.name} of {tasks[arena.name]}" for arena in arenas]
     versions = [FEATURE_VERSION, RULE_VERSION, TASK_VERSION]
-    return json.dumps([versions, names, start[:16], config._asdict()])
+    return json.dumps([versions, played, start[:16], config._asdict()])
+
+
+def _tasks_digest(arena: Arena) -> str:
+    """What tells an arena's tasks from others under the same name."""
+    numbers = (arena.unroll.num_decisions, arena.unroll.interval)
+    digest = hashlib.sha256(repr(numbers).encode())
+    for values in (arena.bank.tasks.seed, arena.bank.best_loss):
+        digest.update(np.asarray(values).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _draw(bank: Bank, key: Any, num_pairs: int) -> Bank:

@@ -73,9 +73,10 @@ def draw_tasks(
 ) -> Task:
     """Random tasks of a family, stacked along a leading axis.
 
-    A third of them, to the nearest number, start from weights trained on
-    another part of the data with other labels, with a new head. About half of
-    them have validation data, and three in ten have dropout.
+    A third of them, to the nearest number, start from weights trained with
+    other labels, with a new head, on as many examples: those that follow the
+    task's own, in part its own again where it has more than half of the data
+    set. About half of all have validation data, and three in ten have dropout.
 
     Args:
         family: `Family`.
@@ -158,7 +159,7 @@ def _start(
     body_key, head_key, data_key = jax.random.split(key, 3)
     _, unravel = template(family)
     new = ravel_pytree(family.init(body_key, scale))[0]
-    # Another part of the data, with other labels.
+    # The examples that follow, from the first on after the last; other labels.
     elsewhere = task._replace(
         offset=task.offset + task.num_examples,
         permutation=task.permutation + 3,

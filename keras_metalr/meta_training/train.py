@@ -13,7 +13,11 @@ import jax
 import keras
 import numpy as np
 
+from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import CARD_FILE
+from keras_metalr.controller import CONFIG_FILE
+from keras_metalr.controller import SCORES_FILE
 from keras_metalr.controller import Controller
 from keras_metalr.controller import preset_path
 from keras_metalr.features import FEATURE_VERSION
@@ -38,8 +42,6 @@ from keras_metalr.meta_training.processes import is_first
 from keras_metalr.meta_training.processes import wait_for_all
 from keras_metalr.meta_training.tasks import TASK_VERSION
 from keras_metalr.update_rule import RULE_VERSION
-
-SCORES_FILE = "scores.json"
 
 
 def check_backend() -> None:
@@ -89,6 +91,7 @@ def meta_train(
     first = Controller.from_preset(start)
     earlier = _earlier(start)
     origin = earlier[0]["start"] if earlier else start
+    supervised = Controller.from_preset(origin)
     if not is_first():
         wait_for_all("banks")
     clock = _Clock(work / "seconds.json")
@@ -123,13 +126,12 @@ def meta_train(
     if not is_first():
         return {}
     held_out = [stage for stage in config.stages if stage.num_held_out]
-    pair = Controller.from_preset(origin), controller
+    pair = supervised, controller
     record = {
         "scores": {
             stage.name: _held_out_score(stage, config, loaded, pair, work, say)
             for stage in held_out
         },
-        "scored_with": _versions(),
         "data": names,
         "data_notes": notes,
         "origin": origin,
@@ -142,6 +144,7 @@ def meta_train(
     }
     # Not before the scores: the start may be what is written over here.
     controller.save_to_preset(output)
+    record["scored_with"] = _scored_with(output)
     _write_card(name, config, record, output)
     return record
 
@@ -156,8 +159,9 @@ def score_again(
 
     For a change of the features, the rule or the tasks after which the weights
     are still the best there are, and for stages that are new. What the card
-    says of their training stays, and so do scores of the present versions: an
-    interrupted call goes on where it was.
+    says of their training stays, and so do scores of these weights and the
+    present versions, on stages of the same numbers: an interrupted call goes on
+    where it was.
 
     Args:
         output: Path of the folder that `meta_train` wrote.
@@ -167,20 +171,22 @@ def score_again(
 
     Returns:
         Dict with the scores, as it is written to `scores.json`.
+
+    Raises:
+        ValueError: if the folder holds no preset that was meta-trained.
     """
     check_backend()
-    record = json.loads((output / SCORES_FILE).read_text())
+    record = scored_record(output)
     trained = config_from_record(record["config"])
-    present = record.get("scored_with") == _versions()
-    scores = record["scores"] if present else {}
-    record["scored_with"] = _versions()
+    held_out = [stage for stage in config.stages if stage.num_held_out]
+    scores = _present_scores(record, held_out, output)
+    record["scored_with"] = _scored_with(output)
     loaded = kept_data(work, record["data"])
     record["data_notes"] = kept_notes(work)
     pair = (
         Controller.from_preset(record["origin"]),
         Controller.from_preset(output),
     )
-    held_out = [stage for stage in config.stages if stage.num_held_out]
     for stage in held_out:
         if stage.name in scores:
             say(f"{stage.name}: scored before")
@@ -196,6 +202,47 @@ def score_again(
     return record
 
 
+def scored_record(preset: pathlib.Path) -> dict[str, Any]:
+    """What `meta_train` noted beside a preset.
+
+    Args:
+        preset: Path of the folder.
+
+    Raises:
+        ValueError: if there is no such file, or the preset cannot be loaded.
+    """
+    Controller.from_preset(preset)
+    if not (preset / SCORES_FILE).is_file():
+        raise ValueError(
+            f"{str(preset)!r} has no {SCORES_FILE}: it was not meta-trained. "
+            "Name a folder that scripts/meta_train.py wrote."
+        )
+    record: dict[str, Any] = json.loads((preset / SCORES_FILE).read_text())
+    return record
+
+
+def _present_scores(
+    record: dict[str, Any], held_out: list[Stage], preset: pathlib.Path
+) -> dict[str, Any]:
+    """Those that would come out again: nothing they hang on is another."""
+    if record.get("scored_with") != _scored_with(preset):
+        return {}
+    scores = record["scores"]
+    return {
+        stage.name: scores[stage.name]
+        for stage in held_out
+        if scores.get(stage.name, {}).get("stage") == _numbers(stage)
+    }
+
+
+def _numbers(stage: Stage) -> dict[str, int]:
+    return {
+        "num_decisions": stage.num_decisions,
+        "interval": stage.interval,
+        "num_held_out": stage.num_held_out,
+    }
+
+
 def _say_nothing(line: str) -> None:
     """What the other processes have to say."""
 
@@ -207,6 +254,12 @@ def _versions() -> dict[str, int]:
         "rule_version": RULE_VERSION,
         "task_version": TASK_VERSION,
     }
+
+
+def _scored_with(preset: pathlib.Path) -> dict[str, Any]:
+    """The versions and the weights that a preset's scores are of."""
+    config = json.loads((preset / CONFIG_FILE).read_text())
+    return {**_versions(), "weights_sha256": config["weights_sha256"]}
 
 
 def _earlier(start: str) -> list[dict[str, Any]]:
@@ -237,6 +290,7 @@ def _held_out_score(
     start, controller = controllers
     arena = stage_arena(stage, *loaded, work, HELD_OUT_SEED, say)
     score = {
+        "stage": _numbers(stage),
         "start": _summary(arena, start),
         "evolved": _summary(arena, controller),
         "tuned": summarize(_tuned_regrets(arena)),
@@ -250,8 +304,8 @@ def _write_card(
     name: str, config: MetaConfig, record: dict[str, Any], output: pathlib.Path
 ) -> None:
     card = make_card(name, config, record, output)
-    (output / CARD_FILE).write_text(card, encoding="utf-8")
-    (output / SCORES_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    write_text(output / CARD_FILE, card)
+    write_text(output / SCORES_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def _tuned_regrets(arena: Arena) -> np.ndarray:
@@ -294,6 +348,5 @@ class _Clock:
         spent = time.monotonic() - self._began
         total = self._before.get(self.device, 0.0) + spent
         seconds = {**self._before, self.device: round(total, 1)}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(seconds))
+        write_json(self._path, seconds)
         return seconds

@@ -1,7 +1,12 @@
 """One whole run as one pure function: of a controller, or of a schedule.
 
 The signals, the decision, the guard and the safe start are the product's own
-functions; here is only what `fit` does around them.
+functions; here is only what `fit` does around them. Decision by decision it is
+the product's run until the guard goes back, and no further: here the weights of
+before are there in the step that decides it, and the run settles for
+`guard.COOLDOWN_DECISIONS`. In a `fit` they come up to
+`guard.decisions_until_restored` decisions later, by which it settles longer,
+and they are of another moment (`SNAPSHOT_DECISIONS`).
 """
 
 import math
@@ -78,7 +83,8 @@ class Unroll:
         data: `Data`.
         num_decisions: Integer (>= 1), decisions in a run.
         interval: Integer (>= 1), steps from one to the next.
-        settings: `Settings`. Defaults to the product's own.
+        settings: `Settings`. Defaults to the product's own. Without the guard
+            nothing goes back, but what is not finite still moves nothing.
         first_rate: Float (> 0), the user's own rate, which only counts without
             the safe start. Defaults to `1e-3`.
         rule: Callable, see `decision.decide`. Defaults to the product's own.
@@ -133,16 +139,8 @@ class Unroll:
             controller: Callable from features `(NUM_FEATURES,)` to a scalar.
             task: `Task`, a single one.
         """
-        weights = task.start
-        scalars = {k: jnp.asarray(v, "float32") for k, v in INITIAL.items()}
-        scalars["pretrained"] = task.pretrained
-        if not self.settings.safe_start:
-            scalars["ramping"] = jnp.zeros(())
-        slots = optimizers.empty_slots(weights)
-        run = _Run(
-            weights, slots, jnp.zeros_like(weights), scalars, jnp.zeros(())
-        )
-        copies = ((weights, slots), (weights, slots))
+        run = self._begin(task)
+        copies = 2 * ((run.weights, run.slots),)
 
         def decision(carry: Any, number: jnp.ndarray) -> tuple[Any, Any]:
             run, copies = carry
@@ -179,6 +177,23 @@ class Unroll:
             run.loss_sum / self.num_steps,
             jnp.concatenate([rows, last_rows]),
         )
+
+    def _begin(self, task: Task) -> _Run:
+        settings = self.settings
+        told: dict[str, Any] = {
+            "ramping": float(settings.safe_start),
+            "output_shift": settings.output_shift,
+            "pretrained": task.pretrained,
+        }
+        if settings.pretrained is not None:
+            told["pretrained"] = float(settings.pretrained)
+        scalars = {
+            key: jnp.asarray(value, "float32")
+            for key, value in {**INITIAL, **told}.items()
+        }
+        slots = optimizers.empty_slots(task.start)
+        nothing = jnp.zeros_like(task.start)
+        return _Run(task.start, slots, nothing, scalars, jnp.zeros(()))
 
     def _note_validation(
         self, task: Task, run: _Run, number: jnp.ndarray

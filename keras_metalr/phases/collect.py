@@ -37,6 +37,12 @@ class Run:
             better; infinite where the run diverged.
         trace: `Trace`, one row per decision.
         monitor: String, what the outcome is. Defaults to `"val_loss"`.
+
+    Example:
+
+    >>> run = Run("digits", 0.01, seed=0, outcome=0.3, trace=Trace())
+    >>> run.monitor, len(run.trace)
+    ('val_loss', 0)
     """
 
     workload: str
@@ -86,6 +92,14 @@ def load_runs(folder: str | os.PathLike[str]) -> list[Run]:
 
     Raises:
         ValueError: if the folder holds no run, or one that cannot be read.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> Run("digits", 0.01, seed=0, outcome=0.3, trace=Trace()).save(folder)
+    >>> [run.learning_rate for run in load_runs(folder)]
+    [0.01]
     """
     files = sorted(pathlib.Path(folder).glob("*.json"))
     runs = [Run.load(file) for file in files]
@@ -109,6 +123,9 @@ def collect(
     progress: Callable[[Run], None] | None = None,
 ) -> list[Run]:
     """Train at each of a ladder of constant rates and keep the traces.
+
+    Seeds Python's, NumPy's and the backend's global generators
+    (`keras.utils.set_random_seed`).
 
     Args:
         make_model: Callable that returns a new, compiled model. The rate it was

@@ -4,6 +4,7 @@ Within a run nothing is needed beside `MetaLR(experience_dir=...)`; here is the
 loop around it, to see what experience is worth.
 """
 
+import numbers
 import os
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,13 @@ def gather_experience(
     *,
     num_runs: int = 20,
     first_seed: int = 0,
-    controller: str | keras.Model = "general",
+    controller: str | os.PathLike[str] | keras.Model = "general",
     progress: Callable[[experience.Experience], None] | None = None,
 ) -> list[experience.Experience]:
     """Train again and again, with a folder of experience.
+
+    Seeds Python's, NumPy's and the backend's global generators
+    (`keras.utils.set_random_seed`).
 
     Args:
         make_model: Callable that returns a new, compiled model.
@@ -62,11 +66,7 @@ def gather_experience(
     >>> len(gather_experience(make_model, arguments, folder, num_runs=2))
     2
     """
-    if isinstance(num_runs, bool) or num_runs < 1:
-        raise ValueError(
-            "`num_runs` must be a positive integer. "
-            f"Received: num_runs={num_runs!r}."
-        )
+    _check_num_runs(num_runs)
     network = load_controller(controller)
     for index in range(len(experience.load(folder, network)), num_runs):
         seed = first_seed + index
@@ -87,3 +87,15 @@ def gather_experience(
         if progress is not None:
             progress(found[-1])
     return experience.load(folder, network)[:num_runs]
+
+
+def _check_num_runs(num_runs: Any) -> None:
+    if (
+        isinstance(num_runs, bool)
+        or not isinstance(num_runs, numbers.Integral)
+        or num_runs < 1
+    ):
+        raise ValueError(
+            "`num_runs` must be a positive integer. "
+            f"Received: num_runs={num_runs!r}."
+        )

@@ -1,7 +1,10 @@
 """Phase 2: the controller learns to predict the optimal rate from metrics."""
 
+import math
+import numbers
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,10 +127,13 @@ def fit_controller(
     rate moved) get no say: their weights are zero, not what the initializer
     happened to draw.
 
+    Seeds Python's, NumPy's and the backend's global generators
+    (`keras.utils.set_random_seed`).
+
     Args:
         runs: Sequence of `Run`, as `collect` returns it.
-        controller: `Controller` to go on from, changed in place.
-            Defaults to `None`, a new one.
+        controller: `Controller` to go on from, changed in place once the fit
+            is over. Defaults to `None`, a new one.
         learning_rate: Float (> 0), Adam's. Defaults to `0.001`.
         batch_size: Integer (>= 1). Defaults to `64`.
         epochs: Integer (>= 1). Defaults to `10`.
@@ -138,29 +144,56 @@ def fit_controller(
         The controller.
 
     Raises:
-        ValueError: if there are no runs, if all of a workload and seed
-            diverged, or if some cannot be compared.
+        ValueError: if there are no runs or no states in them, if all of a
+            workload and seed diverged, if some cannot be compared, or for a
+            rate, batch size or number of epochs out of range. The controller is
+            what it was then.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_metalr.phases import collect
+    >>> def make_model():
+    ...     model = keras.Sequential([keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss="mse")
+    ...     return model
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> runs = collect(
+    ...     make_model,
+    ...     lambda seed: {"x": x, "y": 2 * x, "epochs": 2, "verbose": 0},
+    ...     learning_rates=(0.01, 0.1),
+    ...     monitor="loss",
+    ... )
+    >>> fit_controller(runs, epochs=1).hidden_units
+    (64, 32)
     """
+    _check_numbers(learning_rate, batch_size, epochs)
     if not runs:
         raise ValueError(
             "`runs` is empty. Pass what `collect` or `load_runs` returns."
         )
-    keras.utils.set_random_seed(seed)
     features, targets = dataset(runs)
+    if not len(features):
+        raise ValueError(
+            "The traces of `runs` hold no state to learn from. Received: "
+            f"{len(runs)} runs of {sum(len(run.trace) for run in runs)} "
+            "decisions, none of them finite. Collect longer runs."
+        )
+    keras.utils.set_random_seed(seed)
     mean, scale = features.mean(axis=0), features.std(axis=0)
     varies = scale > MIN_SPREAD
     scale = np.where(varies, scale, 1.0)
-    is_new = controller is None
-    controller = Controller() if controller is None else controller
+    # The user's own stays what it is until the fit is over.
+    fitted = Controller() if controller is None else _copy(controller)
     # Work on standardized features; fold the scaling into the first layer.
-    kernel, bias = controller.hidden[0].get_weights()
+    kernel, bias = fitted.hidden[0].get_weights()
     kernel, bias = kernel * scale[:, None], bias + mean @ kernel
-    if is_new:
+    if controller is None:
         kernel = kernel / np.where(varies, scale, np.inf)[:, None]
         bias = np.zeros_like(bias)
-    controller.hidden[0].set_weights([kernel, bias])
-    controller.compile(keras.optimizers.Adam(learning_rate), loss="mse")
-    controller.fit(
+    fitted.hidden[0].set_weights([kernel, bias])
+    fitted.compile(keras.optimizers.Adam(learning_rate), loss="mse")
+    fitted.fit(
         np.where(varies, (features - mean) / scale, 0.0),
         targets,
         batch_size=batch_size,
@@ -168,7 +201,39 @@ def fit_controller(
         shuffle=True,
         verbose=verbose,
     )
-    kernel, bias = controller.hidden[0].get_weights()
+    kernel, bias = fitted.hidden[0].get_weights()
     kernel = kernel / scale[:, None]
-    controller.hidden[0].set_weights([kernel, bias - mean @ kernel])
+    fitted.hidden[0].set_weights([kernel, bias - mean @ kernel])
+    if controller is None:
+        return fitted
+    controller.set_weights(fitted.get_weights())
     return controller
+
+
+def _copy(controller: Controller) -> Controller:
+    copy = type(controller).from_config(controller.get_config())
+    copy.set_weights(controller.get_weights())
+    return copy
+
+
+def _check_numbers(learning_rate: Any, batch_size: Any, epochs: Any) -> None:
+    if (
+        isinstance(learning_rate, bool)
+        or not isinstance(learning_rate, numbers.Real)
+        or not math.isfinite(learning_rate)
+        or learning_rate <= 0
+    ):
+        raise ValueError(
+            "`learning_rate` must be a positive, finite number. "
+            f"Received: learning_rate={learning_rate!r}."
+        )
+    for name, value in (("batch_size", batch_size), ("epochs", epochs)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, numbers.Integral)
+            or value < 1
+        ):
+            raise ValueError(
+                f"`{name}` must be a positive integer. "
+                f"Received: {name}={value!r}."
+            )

@@ -228,6 +228,28 @@ def test_evolution_goes_on_where_it_was_interrupted(
     assert np.abs(start[0] - whole.get_weights()[0]).max() > 1e-4
 
 
+def test_a_pair_plays_the_same_task_with_the_same_batches(arena):
+    def drawn(seed):
+        return evolution._draw(arena.bank, jax.random.key(seed), 8)
+
+    bank = drawn(0)
+    for leaf in jax.tree.leaves(bank):
+        np.testing.assert_array_equal(leaf[:8], leaf[8:])
+    # Tasks of the bank as they are, but for the batches.
+    known = np.asarray(arena.bank.best_loss).tolist()
+    index = [known.index(value) for value in np.asarray(bank.best_loss)]
+    expected = banks.choose(arena.bank, jnp.asarray(index))
+    seeds = bank.tasks.seed
+    same = bank._replace(tasks=bank.tasks._replace(seed=expected.tasks.seed))
+    jax.tree.map(np.testing.assert_array_equal, same, expected)
+    assert len(set(index)) > 1 and len(set(seeds.tolist())) == 8
+    assert not set(seeds.tolist()) & set(arena.bank.tasks.seed.tolist())
+    # Another generation draws others.
+    other = drawn(1)
+    assert not set(seeds.tolist()) & set(other.tasks.seed.tolist())
+    assert np.any(other.best_loss != bank.best_loss)
+
+
 @pytest.fixture(scope="module")
 def finished(arena, tmp_path_factory):
     """A search that has come to its end: its checkpoint and what it found."""
@@ -244,7 +266,9 @@ def test_a_finished_evolution_is_not_run_again(arena, finished):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("other", ["configuration", "start", "arenas"])
+@pytest.mark.parametrize(
+    "other", ["configuration", "start", "arenas", "tasks", "losses", "interval"]
+)
 def test_evolution_refuses_the_checkpoint_of_another(arena, finished, other):
     path, config, _ = finished
     before = path.read_bytes()
@@ -253,12 +277,27 @@ def test_evolution_refuses_the_checkpoint_of_another(arena, finished, other):
         config = config._replace(num_generations=2)
     elif other == "start":
         start = random_controller(seed=1)
-    else:
+    elif other == "arenas":
         arenas = [arena, arena]
+    else:
+        arenas = [of_the_same_name(arena, other)]
     with pytest.raises(ValueError, match="another configuration") as error:
         evolve(arenas, start, config, path)
     assert str(path) in str(error.value)
     assert path.read_bytes() == before
+
+
+def of_the_same_name(arena, other):
+    """The arena, but for one thing that its name does not tell."""
+    bank, unroll = arena.bank, arena.unroll
+    if other == "tasks":
+        tasks = bank.tasks._replace(seed=bank.tasks.seed + 1)
+        return arena._replace(bank=bank._replace(tasks=tasks))
+    if other == "losses":
+        return arena._replace(bank=bank._replace(best_loss=bank.best_mean))
+    same = Unroll(unroll.family, unroll.data, 4, 3)
+    assert same.num_steps == unroll.num_steps
+    return arena._replace(unroll=same)
 
 
 def test_a_tree_comes_back_to_its_origin_alone(tmp_path):
@@ -392,6 +431,34 @@ def test_meta_training_writes_a_preset_with_its_card(tmp_path, monkeypatch):
     assert "| dense-10 | 2 | " in card and "| dense-5 | 2 | " in card
 
 
+def test_a_preset_that_was_not_evolved_is_not_scored_again(tmp_path):
+    Controller().save_to_preset(tmp_path / "fit")
+    with pytest.raises(ValueError, match=r"no scores\.json: it was not"):
+        score_again(tmp_path / "fit", tmp_path, CONFIGS["smoke"])
+
+
+def test_an_origin_that_is_gone_is_found_missing_at_once(tmp_path):
+    start = tmp_path / "start"
+    Controller().save_to_preset(start)
+    record = {
+        "earlier": [],
+        "start": str(tmp_path / "gone"),
+        "feature_version": 4,
+        "rule_version": 4,
+        "seconds": {},
+        "command": "the command before",
+        "config": {"evolution": EvolutionConfig(5, 3)},
+    }
+    (start / "scores.json").write_text(json.dumps(record))
+    work = tmp_path / "work"
+    with pytest.raises(ValueError, match=r"no preset .*gone"):
+        meta_train(
+            *("tiny", CONFIGS["smoke"], str(start), work, tmp_path / "tiny"),
+            "the command",
+        )
+    assert not work.exists()
+
+
 @pytest.mark.large
 def test_a_start_that_is_written_over_stays_until_the_end(
     tmp_path, monkeypatch
@@ -441,3 +508,33 @@ def test_the_shipped_card_says_what_its_scores_say():
     config = config_from_record(record["config"])
     card = (preset / "CARD.md").read_text()
     assert card == make_card("general", config, record, preset)
+
+
+def test_scores_of_other_weights_or_other_stages_do_not_count():
+    preset = pathlib.Path(train.__file__).parents[1] / "presets" / "general"
+    record = json.loads((preset / "scores.json").read_text())
+    held_out = [s for s in CONFIGS["general"].stages if s.num_held_out]
+    counted = train._present_scores(record, held_out, preset)
+    assert counted == record["scores"]
+    # One that has only the name of the first stage.
+    first, *others = held_out
+    for changes in ({"num_decisions": 100, "interval": 2}, {"num_held_out": 8}):
+        stages = [first._replace(**changes), *others]
+        assert stages[0].name == first.name
+        left = train._present_scores(record, stages, preset)
+        assert [*left] == [stage.name for stage in others]
+    for told in ({"weights_sha256": "another"}, {"rule_version": 1}):
+        scored_with = {**record["scored_with"], **told}
+        other = {**record, "scored_with": scored_with}
+        assert train._present_scores(other, held_out, preset) == {}
+
+
+def test_a_card_says_what_is_there(tmp_path):
+    preset = pathlib.Path(train.__file__).parents[1] / "presets" / "general"
+    record = json.loads((preset / "scores.json").read_text())
+    config = config_from_record(record["config"])
+    Controller((8, 4, 2)).save_to_preset(tmp_path)
+    record["data"] = ["digits", "cifar10"]
+    card = make_card("other", config, record, tmp_path)
+    assert "| features -> 8 ReLU -> 4 ReLU -> 2 ReLU -> 1 |" in card
+    assert "training splits, images 8x8 grey |" in card

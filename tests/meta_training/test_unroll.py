@@ -6,9 +6,14 @@ import keras
 import numpy as np
 import pytest
 
+from keras_metalr import Controller
 from keras_metalr import MetaLR
 from keras_metalr import Trace
 from keras_metalr import safe_start
+from keras_metalr.decision import EVENT_ROLLBACK
+from keras_metalr.decision import EVENT_SKIPPED
+from keras_metalr.decision import INITIAL
+from keras_metalr.decision import Settings
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.meta_training import layers
 from keras_metalr.meta_training import optimizers
@@ -96,10 +101,15 @@ def keras_fit(unroll, task, optimizer, controller):
     """The run of an unroll, by `fit`: the trace and the history."""
     model = keras_twin(task, unroll.num_weights)
     model.compile(KERAS_OPTIMIZERS[optimizer](0.01), cross_entropy())
-    # A generator goes on where the last epoch stopped.
+    # A generator goes on where the last epoch stopped. What the unroll has
+    # several times over counts once: the mean is the same.
+    size = int(task.batch_size)
     batches = (
-        unroll.batch(task, jnp.asarray(index))[:2]
-        for index in range(unroll.num_steps)
+        (x[:size], y[:size])
+        for x, y, _ in (
+            unroll.batch(task, jnp.asarray(index))
+            for index in range(unroll.num_steps)
+        )
     )
     epochs, validation = 1, {}
     if task.validation_every:
@@ -111,7 +121,7 @@ def keras_fit(unroll, task, optimizer, controller):
             "validation_freq": int(task.validation_every),
             "validation_batch_size": len(x),
         }
-    metalr = MetaLR(controller)
+    metalr = MetaLR(controller, pretrained=bool(task.pretrained))
     history = model.fit(
         ((np.asarray(x), np.asarray(y)) for x, y in batches),
         epochs=epochs,
@@ -123,22 +133,32 @@ def keras_fit(unroll, task, optimizer, controller):
     return metalr.trace, history.history
 
 
+def unrolled(unroll, controller):
+    """The function from a task to the run of it."""
+    vector = ControllerVector(controller)
+    return jax.jit(
+        lambda task: unroll.controlled(vector.function(vector.start), task)
+    )
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "num_steps", "interval", "validation_every"),
+    ("optimizer", "num_steps", "interval", "told"),
     [
-        ("momentum", 24, 1, 0),
+        ("momentum", 24, 1, {}),
         # Epochs of two decisions, and one decision that is left at the end.
-        ("adam", 45, 1, 0),
-        ("adam", 600, 3, 0),
+        ("adam", 45, 1, {}),
+        ("adam", 600, 3, {}),
         # Epochs of two steps, and of ten decisions of three steps each.
-        ("momentum", 40, 1, 2),
-        ("adam", 600, 3, 1),
+        ("momentum", 40, 1, {"validation_every": 2}),
+        ("adam", 600, 3, {"validation_every": 1}),
+        ("momentum", 24, 1, {"pretrained": 1.0}),
+        ("adam", 45, 1, {"batch_size": 8}),
     ],
 )
 # The made up controller may ruin a run, long after what is compared.
 @pytest.mark.filterwarnings("ignore:MetaLR skipped 0 step:UserWarning")
 def test_an_unroll_is_a_fit(
-    data, optimizer, num_steps, interval, validation_every, monkeypatch
+    data, optimizer, num_steps, interval, told, monkeypatch
 ):
     # Both begin with short updates: from longer ones, float errors grow to all
     # sizes before there is anything to compare.
@@ -147,14 +167,14 @@ def test_an_unroll_is_a_fit(
     num_decisions = num_steps // interval
     unroll = Unroll(FAMILIES["dense"], data, num_decisions, interval)
     controller = random_controller()
+    validation_every = told.get("validation_every", 0)
     if validation_every:
         # One that listens to it above all.
         weights = controller.get_weights()
         weights[0][-4:] *= 40.0
         controller.set_weights(weights)
-    vector = ControllerVector(controller)
-    run = jax.jit(lambda t: unroll.controlled(vector.function(vector.start), t))
-    told = task._replace(validation_every=jnp.asarray(validation_every))
+    run = unrolled(unroll, controller)
+    told = task._replace(**{k: jnp.asarray(v) for k, v in told.items()})
     result = run(told)
     trace, history = keras_fit(unroll, told, optimizer, controller)
     assert trace.rows.shape == result.trace.shape
@@ -184,6 +204,62 @@ def test_an_unroll_is_a_fit(
         # It makes a difference what the controller is told.
         untold = Trace(np.asarray(run(task).trace))["learning_rate"]
         assert np.abs(np.log(untold / rates)[compared]).max() > 0.05
+
+
+@pytest.mark.filterwarnings("ignore:MetaLR skipped 1 step:UserWarning")
+def test_a_batch_that_is_not_finite_is_that_of_a_fit(data, monkeypatch):
+    monkeypatch.setattr(safe_start, "NEW_START_RATIO", 1e-4)
+    batch = Unroll.batch
+
+    def broken(self, task, index):
+        x, *others = batch(self, task, index)
+        return jnp.where(index == 9, jnp.nan, x), *others
+
+    monkeypatch.setattr(Unroll, "batch", broken)
+    task = plain_task(data, "momentum")
+    unroll = Unroll(FAMILIES["dense"], data, 24, 1)
+    controller = random_controller()
+    result = unrolled(unroll, controller)(task)
+    trace, _ = keras_fit(unroll, task, "momentum", controller)
+    measured = Trace(np.asarray(result.trace))
+    for name in ("event", "learning_rate", "loss"):
+        np.testing.assert_allclose(
+            measured[name], trace[name], rtol=5e-3, err_msg=name
+        )
+    assert np.flatnonzero(trace["event"] == EVENT_SKIPPED).tolist() == [9]
+    assert np.isfinite(result.final_loss)
+
+
+def test_an_unroll_that_is_ruined_goes_back(data):
+    task = plain_task(data, "momentum")
+    settings = Settings(safe_start=False)
+    unroll = Unroll(FAMILIES["dense"], data, 12, 1, settings, first_rate=1e8)
+    result = unrolled(unroll, Controller())(task)
+    trace = Trace(np.asarray(result.trace))
+    went_back = trace["event"].astype(int) & int(EVENT_ROLLBACK)
+    (back, *_) = np.flatnonzero(went_back).tolist()
+    assert trace["loss"][back] > 1e6
+    # The next step is made from the weights that the run began with.
+    batch = unroll.batch(task, jnp.asarray(back + 1))
+    expected = float(unroll.loss(task, task.start, batch))
+    assert trace["loss"][back + 1] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("pretrained", [0.0, 1.0])
+@pytest.mark.parametrize("setting", [None, False, True])
+def test_an_unroll_begins_as_its_settings_say(data, setting, pretrained):
+    settings = Settings(output_shift=0.5, pretrained=setting)
+    unroll = Unroll(FAMILIES["dense"], data, 2, 1, settings)
+    task = drawn_task(data, pretrained=pretrained)
+    scalars = unroll._begin(task).scalars
+    assert scalars["output_shift"] == 0.5
+    told = pretrained if setting is None else float(setting)
+    assert scalars["pretrained"] == told
+    plain = Unroll(FAMILIES["dense"], data, 2, 1)._begin(task).scalars
+    assert {key for key in INITIAL if plain[key] != scalars[key]} <= {
+        "output_shift",
+        "pretrained",
+    }
 
 
 def test_half_of_the_tasks_have_validation_data(data):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -237,6 +238,46 @@ def test_outcomes_of_another_monitor_are_refused_before_training(tmp_path):
             seeds=[run.seed],
             folder=tmp_path,
         )
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_run_is_written_over_whole_or_not_at_all(
+    tmp_path, monkeypatch, failing
+):
+    old, new = run_of(outcome=0.5), run_of(outcome=0.25)
+    new.trace.rows[:] += 1.0
+    old.save(tmp_path)
+    replace, calls = pathlib.Path.replace, []
+
+    def fail(self, target):
+        calls.append(target)
+        if len(calls) > failing:
+            raise OSError("disk full")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(pathlib.Path, "replace", fail)
+        new.save(tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.glob("*tmp*"))
+    new.save(tmp_path)
+    (loaded,) = load_runs(tmp_path)
+    assert loaded.outcome == 0.25
+    np.testing.assert_array_equal(loaded.trace.rows, new.trace.rows)
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    old = run_of(outcome=0.5)
+    old.save(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(pathlib.Path, "write_text", fail)
+        dataclasses.replace(run_of(seed=1), seed=0).save(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_run_that_was_half_written_is_run_again(tmp_path):

@@ -53,7 +53,7 @@ def test_a_run_that_leaves_nothing_ends_the_loop(tmp_path):
         )
 
 
-@pytest.mark.parametrize("num_runs", [0, -1, True])
+@pytest.mark.parametrize("num_runs", [0, -1, True, 2.5, "3", None])
 def test_bad_number_of_runs(tmp_path, num_runs):
     with pytest.raises(ValueError, match="num_runs"):
         gather_experience(

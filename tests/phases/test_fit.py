@@ -17,6 +17,7 @@ from keras_metalr.phases import fit_controller
 from keras_metalr.phases.fit import best_rates
 from keras_metalr.phases.fit import dataset
 from keras_metalr.phases.fit import labels
+from tests.fit_checks import random_controller
 
 CONSTANT = ("rate_trend", "rate_drop", "horizon")
 
@@ -215,9 +216,51 @@ def test_going_on_begins_where_the_controller_was(runs):
     np.testing.assert_allclose(answers(again, other), before[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_fit_that_fails_leaves_the_controller_alone(runs, monkeypatch, error):
+    controller = random_controller()
+    before = controller.get_weights()
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Controller, "fit", fail)
+    with pytest.raises(error):
+        fit_controller(runs, controller=controller)
+    for old, new in zip(before, controller.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_no_runs():
     with pytest.raises(ValueError, match="empty"):
         fit_controller([])
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_runs_without_a_state(count):
+    runs = [run_of(rate, rate) for rate in (0.01, 0.1)]
+    rows = np.full((count, len(Trace.columns)), np.nan, "float32")
+    runs = [dataclasses.replace(run, trace=Trace(rows)) for run in runs]
+    with pytest.raises(ValueError, match=f"2 runs of {2 * count} decisions"):
+        fit_controller(runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("learning_rate", value) for value in (0.0, -1.0, math.inf, "a")),
+        *(("batch_size", value) for value in (0, 2.5, True, None)),
+        *(("epochs", value) for value in (0, -1, "3")),
+    ],
+)
+def test_bad_numbers(runs, name, value):
+    keras.utils.set_random_seed(3)
+    expected = np.random.random()
+    keras.utils.set_random_seed(3)
+    with pytest.raises(ValueError, match=f"`{name}` must be") as error:
+        fit_controller(runs, **{name: value})
+    assert f"{name}={value!r}" in str(error.value)
+    assert np.random.random() == expected
 
 
 def test_phase_three_takes_what_phase_two_gives(runs):

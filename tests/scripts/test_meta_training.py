@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+from keras_metalr import Controller
 from tests.scripts.running import call_main
 
 if keras.backend.backend() != "jax":
@@ -21,6 +22,33 @@ def test_processes_are_told_all_there_is(tmp_path, capsys):
     with pytest.raises(SystemExit):
         call_main("meta_train.py", "--output", tmp_path, "--process-id", 0)
     assert "go together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--start", "nobody"), "There is no preset 'nobody'"),
+        (("--score-again",), "no preset"),
+    ],
+)
+def test_a_preset_that_is_missing_is_one_line(tmp_path, capsys, flags, text):
+    check_one_line(capsys, text, *flags, "--output", tmp_path / "a")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_fit_that_is_scored_again_is_one_line(tmp_path, capsys):
+    Controller().save_to_preset(tmp_path)
+    flags = ("--score-again", "--output", tmp_path)
+    check_one_line(capsys, "has no scores.json", *flags)
+
+
+def check_one_line(capsys, text, *flags):
+    work = flags[-1].parent / "work"
+    with pytest.raises(SystemExit) as caught:
+        call_main("meta_train.py", *flags, "--work", work)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert text in error and "\n" not in error
 
 
 def test_other_data_than_a_folder_keeps_are_one_line(tmp_path, capsys):
