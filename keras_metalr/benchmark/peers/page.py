@@ -302,7 +302,7 @@ def _at_the_edge(packed: Packed) -> list[str]:
         return []
     return [
         "\nOf the tuned rates, those at an edge of the grid, beyond which a "
-        f"better one may lie: {', '.join(found)}.\n"
+        f"better one may lie: {', '.join(found)}."
     ]
 
 
