@@ -267,7 +267,7 @@ def _record(
     model: keras.Model,
     competitor: Competitor,
     history: dict[str, list[float]],
-    step_losses: list[float] | None,
+    step_losses: list[float | None] | None,
     steps_per_epoch: int,
 ) -> RunResult:
     trace = next(
@@ -288,8 +288,11 @@ def _record(
         },
         results={
             **_evaluate(model, data, choices["batch_size"]),
-            # As the share of the data that was seen: an epoch may be short.
-            "epoch": num_steps * choices["batch_size"] / data.num_train,
+            # As the share of the data that was seen: an epoch may be short, and
+            # no batch is larger than the data.
+            "epoch": num_steps
+            * min(choices["batch_size"], data.num_train)
+            / data.num_train,
             "num_steps": num_steps,
             "num_train": data.num_train,
             "num_validation": data.num_validation,
@@ -345,10 +348,12 @@ def _evaluate(
 def _score(
     history: dict[str, list[float]],
     target_accuracy: float,
-    step_losses: list[float] | None,
+    step_losses: list[float | None] | None,
 ) -> dict[str, float]:
     """Figures of the whole run, from what was noted on the way."""
-    losses = history["loss"] if step_losses is None else step_losses
+    losses: Sequence[float | None] = history["loss"]
+    if step_losses is not None:
+        losses = step_losses
     return {
         "train_loss": history["loss"][-1],
         "train_runtime": history["elapsed_seconds"][-1],

@@ -60,7 +60,7 @@ def epochs_to_target(accuracies: Sequence[float], target: float) -> float:
     return math.inf
 
 
-def stability(losses: Sequence[float], last_half: bool = False) -> float:
+def stability(losses: Sequence[float | None], last_half: bool = False) -> float:
     """Variance of the training loss; smaller is steadier.
 
     Over a whole run this is mostly how far the loss fell; over the last half
@@ -68,20 +68,22 @@ def stability(losses: Sequence[float], last_half: bool = False) -> float:
     loss a step, or one per epoch.
 
     Args:
-        losses: Sequence of floats in order of time.
+        losses: Sequence of floats in order of time. One that is not known is
+            `None`, and left out.
         last_half: Boolean, whether to leave out the first half. Defaults to
             `False`.
 
     Returns:
-        Float; infinity when a loss was not finite, NaN when there are none.
+        Float; infinity when a loss was not finite, NaN when there are fewer
+        than two, which say nothing of a variance.
     """
-    values = np.asarray(losses, "float64")
     if last_half:
-        values = values[len(values) // 2 :]
-    if not len(values):
-        return math.nan
+        losses = losses[len(losses) // 2 :]
+    values = [loss for loss in losses if loss is not None]
     if not np.all(np.isfinite(values)):
         return math.inf
+    if len(values) < 2:
+        return math.nan
     return float(np.var(values))
 
 

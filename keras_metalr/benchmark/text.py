@@ -81,6 +81,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def stability_text(stability: float) -> str:
+    """Return a variance of losses, `"-"` where there were too few for one."""
+    return "-" if math.isnan(stability) else f"{stability:.2g}"
+
+
 def epochs_text(epochs: float) -> str:
     """Return a number of epochs; infinity reads "missed"."""
     return f"{epochs:g}".replace("inf", "missed")
