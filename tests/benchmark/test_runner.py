@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -292,7 +293,9 @@ def test_cosine_warms_up_and_ends_at_zero(digits):
     assert curve["value"][-1] < 1e-3
 
 
-def test_metalr_run_has_curves(digits, controller_folder, tmp_path):
+def test_metalr_run_has_curves(
+    digits, controller_folder, tmp_path, monkeypatch
+):
     workload, data = digits
     config = RunConfig(
         method="metalr",
@@ -311,7 +314,15 @@ def test_metalr_run_has_curves(digits, controller_folder, tmp_path):
     last = result.curves["learning_rate"]["value"][-1]
     assert last == pytest.approx(result.history["learning_rate"][-1])
     assert len(result.history["learning_rate"]) == 2
-    assert run(workload, config, output=tmp_path).results == result.results
+    # It is the same run from wherever its controller is called.
+    folder = Path(controller_folder)
+    assert result.config["method_options"] == {"controller": folder.name}
+    monkeypatch.chdir(folder.parent)
+    for name in (controller_folder, folder.name):
+        options = {"controller": name}
+        same = dataclasses.replace(config, method_options=options)
+        again = run(workload, same, output=tmp_path)
+        assert again.resumed and again.results == result.results
 
 
 @pytest.mark.backend_independent
