@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 CONFIDENCE = 0.95
+# Of runs that learn from those before, so many of the first are compared with
+# so many of the last.
+BLOCK = 5
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -58,6 +61,18 @@ def epochs_to_target(accuracies: Sequence[float], target: float) -> float:
         if accuracy >= target:
             return float(epoch)
     return math.inf
+
+
+def block_size(num_runs: int) -> int:
+    """How many of the first runs are compared with how many of the last.
+
+    Args:
+        num_runs: Integer (>= 1).
+
+    Returns:
+        Integer: 5, or half of the runs where those are fewer than 10.
+    """
+    return min(BLOCK, max(1, num_runs // 2))
 
 
 def stability(losses: Sequence[float | None], last_half: bool = False) -> float:

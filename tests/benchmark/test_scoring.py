@@ -74,6 +74,13 @@ def test_stability_of_a_run_that_diverged_or_never_was():
         assert math.isnan(scoring.stability(losses))
 
 
+@pytest.mark.parametrize(
+    ("num_runs", "expected"), [(1, 1), (2, 1), (9, 4), (10, 5), (20, 5)]
+)
+def test_the_first_runs_are_none_of_the_last(num_runs, expected):
+    assert scoring.block_size(num_runs) == expected
+
+
 def test_interval_equals_a_table_of_student_t():
     mean, low, high = scoring.mean_and_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     # t(0.975, 4) = 2.776, standard error = sqrt(2.5 / 5).
