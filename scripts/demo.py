@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         check_folder(arguments.output)
         if arguments.save_json is not None:
-            check_folder(arguments.save_json.parent)
+            command_line.check_files(arguments.save_json)
     except (ImportError, OSError, ValueError) as error:
         return command_line.report_error(error)
     columns = _make_runs(tasks, configs, console)
