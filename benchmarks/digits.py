@@ -22,6 +22,9 @@ from rich.table import Table
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.command_line import RUN_ERRORS
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
@@ -42,20 +45,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print what came out."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    # The runs of each optimizer have a folder of their own.
+    parser.set_defaults(output=RESULTS / _folder_name(arguments.optimizer))
+    output = arguments.output = arguments.output or parser.get_default("output")
+    check_counts(parser, arguments, {"seeds": 1, "rates": 2, "epochs": 1})
+    others = {_folder_name(name) for name in OPTIMIZER_NAMES}
+    others -= {_folder_name(arguments.optimizer)}
+    if output.resolve() in {(RESULTS / name).resolve() for name in others}:
+        parser.error(f"{output} is of another optimizer: name another --output")
     # Other runs are not to lie among those of the README.
     check_published(
         parser, arguments, ("output",), ("seeds", "rates", "epochs")
     )
     quiet_tensorflow()
-    output = arguments.output or RESULTS / _folder_name(arguments.optimizer)
-    try:
-        claim_folder(output)
-    except (OSError, ValueError) as error:
-        return report_error(error)
     console = Console()
+    try:
+        jobs = _jobs(arguments)
+        data = jobs[0].workload.load_data()
+        claim_folder(output)
+    except SETUP_ERRORS as error:
+        return report_error(error)
+    try:
+        runs = make_runs(jobs, data, output, console)
+    except RUN_ERRORS as error:
+        return report_error(error)
+    _print(compare(runs), console)
+    return 0
+
+
+def _jobs(arguments: argparse.Namespace) -> list[Job]:
     grid = constant_rates(arguments.rates)
     workload = workloads.get("digits", optimizer=arguments.optimizer)
-    jobs = [
+    return [
         Job(
             title=f"{method}, {rate:g}, seed {seed}",
             workload=workload,
@@ -70,10 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for method, rates in (("static", grid), ("metalr", STARTING_RATES))
         for rate in rates
     ]
-    data = workload.load_data()
-    comparison = compare(make_runs(jobs, data, output, console))
-    _print(comparison, console)
-    return 0
 
 
 def constant_rates(count: int = NUM_RATES) -> list[float]:

@@ -23,13 +23,18 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_metalr import experience
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_files
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.scoring import block_size
 from keras_metalr.benchmark.text import bounds_text
 from keras_metalr.controller import Controller
+from keras_metalr.meta_training.bank import GRID_RATES
 from keras_metalr.meta_training.bank import OTHER_BATCHES
 from keras_metalr.meta_training.bank import Bank
 from keras_metalr.meta_training.bank import make_bank
@@ -40,24 +45,69 @@ from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.evaluation import ControllerVector
 from keras_metalr.meta_training.evaluation import summarize
 from keras_metalr.meta_training.families import FAMILIES
+from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.meta_training.unroll import Unroll
 from keras_metalr.trace import Trace
-from keras_metalr.workloads.workload import DataNotAvailableError
 
 SEED = 40_000
 NUM_STEPS = 200
-BLOCK = 5
-BLOCKS = {
-    "first": f"first {BLOCK}",
-    "last": f"last {BLOCK}",
-    "last_less_first": "last - first",
-}
 RESULT = pathlib.Path(__file__).parent / "results" / "experience.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the loops; print and store what came out."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    check_published(
+        parser,
+        arguments,
+        ("output",),
+        ("families", "controllers", "tasks", "runs", "data"),
+    )
+    # A single run is the first and the last at once.
+    check_counts(parser, arguments, {"tasks": 1, "runs": 2})
+    try:
+        check_backend()
+        check_files(arguments.output)
+        controllers = {
+            name: Controller.from_preset(name) for name in arguments.controllers
+        }
+        data, names = load_data(arguments.data)
+    except SETUP_ERRORS as error:
+        raise SystemExit(report_error(error)) from error
+    rows = []
+    for family in arguments.families:
+        unroll = Unroll(FAMILIES[family], data, NUM_STEPS, 1)
+        bank = make_bank(unroll, arguments.tasks, SEED)
+        for name, controller in controllers.items():
+            run = _compiled(unroll, controller)
+            regrets = {
+                "with": loops(run, bank, arguments.runs),
+                "without": loops(run, bank, arguments.runs, learn=False),
+            }
+            rows.append({"family": family, "controller": name, **_row(regrets)})
+            print(rows[-1], flush=True)
+    command = command_text("benchmarks/experience.py", argv)
+    record = {
+        "command": f"KERAS_BACKEND=jax {command}",
+        "controllers": {
+            name: controller_mark(name) for name in arguments.controllers
+        },
+        "num_tasks": arguments.tasks,
+        "num_runs": arguments.runs,
+        "num_steps": NUM_STEPS,
+        "num_tuned": len(GRID_RATES) * len(SCHEDULES),
+        "data": names,
+        "data_notes": data_notes(names),
+        "device": jax.devices()[0].device_kind,
+        "rows": rows,
+    }
+    write_json(arguments.output, record)
+    _print(rows, block_size(arguments.runs))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,46 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--runs", type=int, default=20, help="of each task, one after another")
     add("--output", type=pathlib.Path, default=RESULT)
     add_data_argument(parser)
-    arguments = parser.parse_args(argv)
-    check_published(
-        parser,
-        arguments,
-        ("output",),
-        ("families", "controllers", "tasks", "runs", "data"),
-    )
-    check_backend()
-    try:
-        data, names = load_data(arguments.data)
-    except (DataNotAvailableError, ValueError) as error:
-        raise SystemExit(report_error(error)) from error
-    rows = []
-    for family in arguments.families:
-        unroll = Unroll(FAMILIES[family], data, NUM_STEPS, 1)
-        bank = make_bank(unroll, arguments.tasks, SEED)
-        for name in arguments.controllers:
-            run = _compiled(unroll, Controller.from_preset(name))
-            regrets = {
-                "with": loops(run, bank, arguments.runs),
-                "without": loops(run, bank, arguments.runs, learn=False),
-            }
-            rows.append({"family": family, "controller": name, **_row(regrets)})
-            print(rows[-1], flush=True)
-    command = command_text("benchmarks/experience.py", argv)
-    record = {
-        "command": f"KERAS_BACKEND=jax {command}",
-        "controllers": {
-            name: controller_mark(name) for name in arguments.controllers
-        },
-        "num_tasks": arguments.tasks,
-        "num_runs": arguments.runs,
-        "num_steps": NUM_STEPS,
-        "data": names,
-        "data_notes": data_notes(names),
-        "device": jax.devices()[0].device_kind,
-        "rows": rows,
-    }
-    write_json(arguments.output, record)
-    _print(rows)
+    return parser
 
 
 def _compiled(unroll: Unroll, controller: Controller) -> Callable[..., Any]:
@@ -172,23 +183,29 @@ def loops(
 def _row(regrets: dict[str, np.ndarray]) -> dict[str, Any]:
     """Means over tasks: run by run, and of the first and the last runs."""
     row: dict[str, Any] = {}
+    size = block_size(len(regrets["with"]))
     for name, values in regrets.items():
-        first = values[:BLOCK].mean(axis=0)
-        last = values[-BLOCK:].mean(axis=0)
+        first = values[:size].mean(axis=0)
+        last = values[-size:].mean(axis=0)
         row[name] = {
             "by_run": [round(float(v), 4) for v in values.mean(axis=1)],
             "first": summarize(first),
             "last": summarize(last),
             "last_less_first": summarize(last - first),
         }
-    gain = regrets["with"][-BLOCK:] - regrets["without"][-BLOCK:]
+    gain = regrets["with"][-size:] - regrets["without"][-size:]
     return {**row, "last_with_less_without": summarize(gain.mean(axis=0))}
 
 
-def _print(rows: Sequence[dict[str, Any]]) -> None:
+def _print(rows: Sequence[dict[str, Any]], size: int) -> None:
+    blocks = {
+        "first": f"first {size}",
+        "last": f"last {size}",
+        "last_less_first": "last - first",
+    }
     table = Table("family", "controller", "runs", "with", "without")
     for row in rows:
-        for block, label in BLOCKS.items():
+        for block, label in blocks.items():
             table.add_row(
                 row["family"],
                 row["controller"],

@@ -24,9 +24,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras_metalr import workloads
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_published
+from keras_metalr.benchmark.comparison import check_settings
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.page_command import folder_text
 from keras_metalr.benchmark.page_command import make_or_check
 from keras_metalr.benchmark.page_command import page_parser
 from keras_metalr.benchmark.page_command import recorded_runs
@@ -59,7 +63,7 @@ any seed; *highest rate*: the highest of any; *last rate*: the geometric mean.
 """
 FOOT = """
 Made by `KERAS_BACKEND=jax python benchmarks/horizons.py --seeds {seeds}` from
-`benchmarks/results/horizons`; {environment}.
+`{folder}`; {environment}.
 """
 COLUMNS = (
     "method",
@@ -122,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = page_parser(__doc__, RESULTS, PAGE)
     parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args(argv)
+    check_counts(parser, arguments, {"seeds": 1})
+    if not arguments.check:
+        check_published(parser, arguments, ("output", "page"), ("seeds",))
     plan = (
         (
             workload,
@@ -133,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for title, (workload, lengths) in tasks().items()
     )
-    return make_or_check(arguments, plan, page, COMMAND)
+    return make_or_check(parser, arguments, plan, page, COMMAND)
 
 
 def _jobs(
@@ -177,12 +184,15 @@ def page(folder: pathlib.Path) -> str:
         parts += [f"Data: {note}." for note in sorted(notes)]
         for num_steps in sorted({run.config["steps"] for run in mine}):
             chosen = [run for run in mine if run.config["steps"] == num_steps]
+            check_settings(chosen)
             parts.append(f"{num_steps:,} steps:")
             parts.append(markdown_table(COLUMNS, _rows(chosen)))
     if is_claimed_by_another(folder):
         parts.append(OTHER_CONTROLLER)
     foot = FOOT.strip().format(
-        seeds=len(seeds), environment="; ".join(sorted(places))
+        seeds=len(seeds),
+        folder=folder_text(folder, ROOT),
+        environment="; ".join(sorted(places)),
     )
     return "\n\n".join([*parts, foot]) + "\n"
 

@@ -44,6 +44,10 @@ import numpy as np
 from keras_metalr import MetaLR
 from keras_metalr.benchmark import scoring
 from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import RUN_ERRORS
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.competitors.methods import cosine
@@ -55,7 +59,10 @@ from keras_metalr.benchmark.large_nets.tasks import METHODS
 from keras_metalr.benchmark.large_nets.tasks import TASKS
 from keras_metalr.benchmark.large_nets.tasks import Task
 from keras_metalr.benchmark.large_nets.tasks import rates
+from keras_metalr.benchmark.page_command import folder_text
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.records import check_records
+from keras_metalr.benchmark.records import read_json
 from keras_metalr.benchmark.records import read_text
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.records import write_text
@@ -71,11 +78,36 @@ RESULTS = ROOT / "benchmarks" / "results" / "large_nets"
 PAGE = ROOT / "docs" / "large_nets.md"
 COMMAND = "python benchmarks/large_nets.py page"
 NUM_SEEDS = 3
+ENCODER_FILES = ("config.json", "vocab.txt", "model.safetensors")
 SEQUENCE_LENGTH = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare, run, write the page or compare it."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    check_counts(parser, arguments, {"seeds": 1, "processes": 1, "seconds": 0})
+    if arguments.what == "prepare" and arguments.preset is None:
+        parser.error("prepare needs --preset, the folder of an encoder")
+    if arguments.what == "page":
+        check_published(parser, arguments, ("page",), ("output",))
+    try:
+        if arguments.what in ("page", "check"):
+            return _write_or_check(arguments)
+        if arguments.what == "prepare":
+            prepare(arguments.folder, arguments.preset)
+            return 0
+        _check_run(arguments)
+    except (*PAGE_ERRORS, *SETUP_ERRORS) as error:
+        return report_error(error)
+    try:
+        _run_all(arguments)
+    except RUN_ERRORS as error:
+        return report_error(error)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -91,60 +123,90 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--processes", type=int, default=1, help="run: so many at a time")
     add("--output", type=pathlib.Path, default=RESULTS)
     add("--page", type=pathlib.Path, default=PAGE)
-    arguments = parser.parse_args(argv)
-    if arguments.what == "prepare":
-        if arguments.preset is None:
-            parser.error("prepare needs --preset, the folder of an encoder")
-        prepare(arguments.folder, arguments.preset)
-    elif arguments.what == "run":
-        stop = time.time() + (arguments.seconds or float("inf"))
-        joblib.Parallel(arguments.processes)(
-            joblib.delayed(run)(
-                arguments.folder,
-                task,
-                method,
-                rate,
-                seed,
-                arguments.output,
-                stop,
-            )
-            for task, method, seed in itertools.product(
-                arguments.tasks, arguments.methods, range(arguments.seeds)
-            )
-            for rate in rates(TASKS[task], method)
-        )
-    else:
-        try:
-            check_records(arguments.output)
-            text = page(arguments.output)
-            if arguments.what == "page":
-                write_text(arguments.page, text)
-            elif read_text(arguments.page) != text:
-                return report_stale(str(arguments.page), COMMAND)
-        except PAGE_ERRORS as error:
-            return report_error(error)
+    return parser
+
+
+def _write_or_check(arguments: argparse.Namespace) -> int:
+    """Write the page, or compare it; the exit status."""
+    check_records(arguments.output)
+    text = page(arguments.output, folder_text(arguments.output, ROOT))
+    if arguments.what == "page":
+        write_text(arguments.page, text)
+    elif read_text(arguments.page) != text:
+        return report_stale(str(arguments.page), COMMAND)
     return 0
+
+
+def _check_run(arguments: argparse.Namespace) -> None:
+    """Raise for what is missing, before the first run."""
+    data = {TASKS[task].data for task in arguments.tasks}
+    needed = ["notes.json", *(f"{name}.npz" for name in sorted(data))]
+    needed += ["encoder/config.json"] if "encoder" in data else []
+    for name in needed:
+        if not (arguments.folder / name).is_file():
+            raise ValueError(
+                f"There is no {str(arguments.folder / name)!r}. Name the "
+                "folder that `prepare` wrote with `--folder`."
+            )
+    backend = keras.backend.backend()
+    if backend != "jax" and arguments.output.resolve() == RESULTS.resolve():
+        raise ValueError(
+            "The published runs are of JAX. Received: "
+            f"KERAS_BACKEND={backend}. Set KERAS_BACKEND=jax, or name another "
+            "folder with `--output`."
+        )
+    check_folder(arguments.output)
+    for path in arguments.output.glob("*.json"):
+        read_json(path)
+
+
+def _run_all(arguments: argparse.Namespace) -> None:
+    seconds = arguments.seconds
+    stop = float("inf") if seconds is None else time.time() + seconds
+    joblib.Parallel(arguments.processes)(
+        joblib.delayed(run)(
+            arguments.folder,
+            task,
+            method,
+            rate,
+            seed,
+            arguments.output,
+            stop,
+        )
+        for task, method, seed in itertools.product(
+            arguments.tasks, arguments.methods, range(arguments.seeds)
+        )
+        for rate in rates(TASKS[task], method)
+    )
 
 
 def prepare(folder: pathlib.Path, preset: str) -> None:
     """Write the images as they are stored, the texts as numbers, the encoder.
 
     The encoder's weights are stored in half the precision, half the size.
+
+    Raises:
+        DataNotAvailableError: If a data set is not on this machine.
+        ValueError: If `preset` lacks a file of an encoder.
     """
+    missing = [
+        name
+        for name in ENCODER_FILES
+        if not (pathlib.Path(preset) / name).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"The folder of the encoder, {preset!r}, lacks {missing}. Name "
+            f"one with {list(ENCODER_FILES)}."
+        )
     import safetensors.numpy
-    import tensorflow_datasets as tfds
 
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = [], []
     for split in ("train[:4992]", "train[45000:45512]"):
-        rows = tfds.load(
-            "cifar10",
-            split=split,
-            decoders={"image": tfds.decode.SkipDecoding()},
-        )
-        for row in tfds.as_numpy(rows):
-            images.append(np.frombuffer(row["image"], "uint8"))
-            labels.append(row["label"])
+        rows = tfds_source.load_arrays("cifar10", split, encoded=("image",))
+        images += [np.frombuffer(image, "uint8") for image in rows["image"]]
+        labels += list(rows["label"])
     np.savez(
         folder / "resnet18.npz",
         bytes=np.concatenate(images),
@@ -165,7 +227,7 @@ def prepare(folder: pathlib.Path, preset: str) -> None:
     )
     encoder = folder / "encoder"
     encoder.mkdir(exist_ok=True)
-    for name in ("config.json", "vocab.txt"):
+    for name in ENCODER_FILES[:2]:
         source = pathlib.Path(preset) / name
         (encoder / name).write_bytes(source.read_bytes())
     weights = safetensors.numpy.load_file(
@@ -200,7 +262,7 @@ def run(
     label = "-".join(filter(None, (name, method, f"{rate:g}", str(seed), mark)))
     path = output / f"{label}.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         # It may be of another machine than this, or of another encoder.
         print(
             f"{label}: found, of {environment_text(found['environment'])} "

@@ -37,8 +37,11 @@ import keras
 import numpy as np
 
 from keras_metalr import MetaLR
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_files
 from keras_metalr.benchmark.environment import environment
 from keras_metalr.benchmark.environment import git_revision
+from keras_metalr.benchmark.records import read_json
 from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.update_rule import RULE_VERSION
@@ -324,6 +327,36 @@ def made() -> dict[str, Any]:
     }
 
 
+def _stored(
+    path: pathlib.Path, models: Sequence[str], backend: str, jit: bool
+) -> dict[str, dict[str, Any]]:
+    """The rows of a file by their models, if those of `models` may join them.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If it is damaged, of another backend, or has rows of
+            `models` that are compiled where these are not, or the other way
+            round: a half of a row may stay.
+    """
+    check_files(path)
+    if not path.is_file():
+        return {}
+    stored = read_json(path)
+    if stored.get("backend") != backend:
+        raise ValueError(
+            f"{path} is of the backend {stored.get('backend')}, not {backend}: "
+            "name another --output"
+        )
+    results = {row["model"]: row for row in stored["results"]}
+    for name in models:
+        if results.get(name, {}).get("jit_compile", jit) != jit:
+            raise ValueError(
+                f"{path} has {name} with jit_compile={not jit}, not {jit}: "
+                "name another --output"
+            )
+    return results
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print one line a result, write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -349,21 +382,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--start", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    check_counts(parser, arguments, {"pairs": 1})
     backend = keras.backend.backend()
     jit = not arguments.no_jit and backend != "torch"
     if arguments.start:
         name, method = arguments.start
         print(*start(name, method, jit))
         return
-    path, results = arguments.output, {}
-    if path is not None and path.is_file():
-        stored = json.loads(path.read_text("utf-8"))
-        if stored["backend"] != backend:
-            parser.error(
-                f"{path} is of the backend {stored['backend']}, not {backend}: "
-                "name another --output"
-            )
-        results = {row["model"]: row for row in stored["results"]}
+    path = arguments.output
+    try:
+        results = _stored(path, arguments.models, backend, jit) if path else {}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     with_start = not arguments.no_start
     if with_start and not CLEAR_REFS.exists():
         print(f"No memory and first steps: there is no {CLEAR_REFS} here.")

@@ -25,10 +25,14 @@ from rich.table import Table
 
 from keras_metalr import phases
 from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_files
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.environment import environment
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.workloads.sst2_bert import encoder_name
 from keras_metalr.workloads.workload import Data
@@ -44,31 +48,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs that are missing; print and store what came out."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    counts = (arguments.steps, arguments.rates)
-    if any(count is not None and count < 1 for count in counts):
-        parser.error("--steps and --rates must be 1 or more")
+    check_counts(parser, arguments, {"steps": 1, "rates": 1})
     check_published(parser, arguments, ("output",), ("steps", "rates"))
     console = Console()
-    tasks = _tasks(arguments.preset)
-    try:
-        data = {name: task.load_data() for name, (task, _) in tasks.items()}
-    except (workloads.DataNotAvailableError, ImportError) as error:
-        return report_error(error)
     # The record says which backend made them.
     runs = arguments.runs / keras.backend.backend()
-    rows = [
-        row
-        for name, (task, rates) in tasks.items()
-        for row in _measure(
-            name,
-            task,
-            data[name],
-            rates[: arguments.rates],
-            arguments.steps,
-            runs,
-            console,
-        )
-    ]
+    try:
+        check_files(arguments.output)
+        check_folder(runs)
+        tasks = _tasks(arguments.preset)
+        data = {name: task.load_data() for name, (task, _) in tasks.items()}
+    except SETUP_ERRORS as error:
+        return report_error(error)
+    try:
+        rows = [
+            row
+            for name, (task, rates) in tasks.items()
+            for row in _measure(
+                name,
+                task,
+                data[name],
+                rates[: arguments.rates],
+                arguments.steps,
+                runs,
+                console,
+            )
+        ]
+    # A run that is there already may be damaged.
+    except (OSError, ValueError) as error:
+        return report_error(error)
     record = {
         "command": _command(arguments),
         "environment": environment(),

@@ -29,9 +29,11 @@ import numpy as np
 from keras import layers
 
 from keras_metalr.benchmark import RunConfig
+from keras_metalr.benchmark.comparison import check_settings
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.page_command import folder_text
 from keras_metalr.benchmark.page_command import make_or_check
 from keras_metalr.benchmark.page_command import page_parser
 from keras_metalr.benchmark.page_command import recorded_runs
@@ -70,15 +72,19 @@ schedules was chosen by. MetaLR's is the mean of its seeds; its *rate*: that at
 half of the run, of seed 0.
 """
 FOOT = """
-On the LSTM and with Lion MetaLR's rate is less than a tenth of the schedule's
-by half of the run. `docs/design.md`, "Where it loses to tuned schedules", says
-why for the first.
-
 Meta-training has seen none of these kinds. Version 6 of the update rule was
 chosen on sixteen other nets of these and other kinds: the nets above are new
 to the controller, but their kinds no longer to the rule. Made by
 `{command}` from
-`benchmarks/results/unfamiliar`; {environment}.
+`{folder}`; {environment}.
+"""
+# Where MetaLR's rate at half of the run is lower than this share of the best
+# schedule's, the page says so.
+FAR_LOWER = 0.1
+LOW_RATES = """
+By half of the run MetaLR's rate is less than a tenth of the schedule's on:
+{nets}.
+`docs/design.md`, "Where it loses to tuned schedules", says why for the LSTM.
 """
 COLUMNS = (
     "net",
@@ -278,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for title, workload in nets().items()
         if workload.name in arguments.nets
     )
-    return make_or_check(arguments, plan, page, COMMAND)
+    return make_or_check(parser, arguments, plan, page, COMMAND)
 
 
 def _jobs(title: str, workload: Workload) -> Iterator[Job]:
@@ -305,6 +311,7 @@ def page(folder: pathlib.Path) -> str:
     places = {environment_text(run.environment) for run in runs}
     rows = []
     notes = set()
+    low = []
     for title, workload in nets().items():
         mine = [run for run in runs if run.config["workload"] == workload.name]
         seeds = {
@@ -314,7 +321,10 @@ def page(folder: pathlib.Path) -> str:
         }
         # MetaLR is last: without all of it there are runs to come.
         if seeds >= set(SEEDS):
+            check_settings(mine)
             rows.append(_row(title, mine))
+            if _is_far_lower(mine):
+                low.append(title.partition(";")[0])
             notes |= {
                 f"Data of the {title}: {run.data_note}."
                 for run in mine
@@ -328,9 +338,12 @@ def page(folder: pathlib.Path) -> str:
     )
     foot = FOOT.strip().format(
         command=COMMAND,
+        folder=folder_text(folder, ROOT),
         environment="; ".join(sorted(places)),
     )
     parts = [head, markdown_table(COLUMNS, rows), *sorted(notes)]
+    if low:
+        parts.append(LOW_RATES.strip().format(nets="; ".join(low)))
     if is_claimed_by_another(folder):
         parts.append(OTHER_CONTROLLER)
     return "\n\n".join([*parts, foot]) + "\n"
@@ -339,10 +352,8 @@ def page(folder: pathlib.Path) -> str:
 def _row(title: str, runs: Sequence[RunResult]) -> tuple[str, ...]:
     """The best of the schedules, and MetaLR's mean over its seeds."""
     controlled = [run for run in runs if run.config["method"] == "metalr"]
-    schedules = (run for run in runs if run.config["method"] in SCHEDULES)
-    best = min(schedules, key=_loss)
+    best = _best_schedule(runs)
     config = best.config
-    rates = controlled[0].curves["learning_rate"]["value"]
     mean_loss = statistics.fmean(map(_loss, controlled))
     accuracies = [run.results["eval_accuracy"] for run in controlled]
     return (
@@ -352,10 +363,28 @@ def _row(title: str, runs: Sequence[RunResult]) -> tuple[str, ...]:
         f"{rate_text(config['learning_rate'])}",
         f"{_loss(best):.3f}",
         f"{best.results['eval_accuracy']:.3f}",
-        f"{rates[len(rates) // 2]:.2g}",
+        f"{_rate_at_half(controlled[0]):.2g}",
         f"{mean_loss:.3f}",
         f"{statistics.fmean(accuracies):.3f}",
     )
+
+
+def _best_schedule(runs: Sequence[RunResult]) -> RunResult:
+    return min(
+        (run for run in runs if run.config["method"] in SCHEDULES), key=_loss
+    )
+
+
+def _rate_at_half(run: RunResult) -> float:
+    rates = run.curves["learning_rate"]["value"]
+    return float(rates[len(rates) // 2])
+
+
+def _is_far_lower(runs: Sequence[RunResult]) -> bool:
+    """Whether MetaLR is at half of the run, that of the first seed."""
+    controlled = next(run for run in runs if run.config["method"] == "metalr")
+    rate = _rate_at_half(controlled)
+    return rate < FAR_LOWER * _rate_at_half(_best_schedule(runs))
 
 
 def _loss(run: RunResult) -> float:

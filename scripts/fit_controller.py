@@ -8,6 +8,7 @@ interrupted call goes on where it was: finished runs are kept in `--runs`.
 """
 
 import argparse
+import math
 import os
 import pathlib
 import platform
@@ -22,6 +23,7 @@ from rich.progress import Progress
 from keras_metalr import workloads
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
+from keras_metalr.benchmark.full_report.runs import FIT
 from keras_metalr.benchmark.records import check_folder
 from keras_metalr.features import FEATURE_VERSION
 from keras_metalr.phases import Run
@@ -35,7 +37,6 @@ from keras_metalr.workloads.workload import Data
 
 # Not those of the demo and the benchmarks.
 SEEDS = (100, 101)
-FIT: dict[str, Any] = {"learning_rate": 0.001, "batch_size": 64, "epochs": 10}
 OPTIMIZERS = ("adam", "momentum", "sgd")
 
 CARD = """# {name}: a controller for the learning rate
@@ -69,15 +70,22 @@ Made by `{command}`.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, fit, save."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _check_flags(parser, arguments)
     # Looked for before the runs, which take long.
     try:
         check_folder(arguments.output)
+        check_folder(arguments.runs)
         usual = workloads.get("digits")
         data = usual.load_data()
     except (ImportError, OSError) as error:
         raise SystemExit(report_error(error)) from error
-    runs = _collect_all(arguments, data)
+    try:
+        runs = _collect_all(arguments, data)
+    # A run that is there already may be damaged.
+    except (OSError, ValueError) as error:
+        raise SystemExit(report_error(error)) from error
     controller = fit_controller(runs, **FIT)
     features, targets = dataset(runs)
     mean_error = controller.evaluate(features, targets, verbose=0)
@@ -144,6 +152,25 @@ def _parser() -> argparse.ArgumentParser:
         help="constant rates",
     )
     return parser
+
+
+def _check_flags(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    """End with a usage error for what the fit would refuse after the runs."""
+    for name in ("optimizers", "epochs", "seeds", "rates"):
+        values = getattr(arguments, name)
+        if len(set(values)) < len(values):
+            parser.error(f"--{name} must name none twice. Received: {values}")
+    if not all(0.0 < rate < math.inf for rate in arguments.rates):
+        parser.error(
+            f"--rates must be positive numbers. Received: {arguments.rates}"
+        )
+    if min(arguments.epochs) < 1 or min(arguments.seeds) < 0:
+        parser.error(
+            "--epochs must be 1 or more, and --seeds 0 or more. Received: "
+            f"{arguments.epochs} and {arguments.seeds}"
+        )
 
 
 def _card(

@@ -15,6 +15,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_files
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
@@ -25,39 +28,17 @@ from keras_metalr.benchmark.records import write_text
 from keras_metalr.controller import Controller
 from keras_metalr.meta_training.ablation import ablate
 from keras_metalr.meta_training.ablation import make_page
+from keras_metalr.meta_training.ablation import parts
 from keras_metalr.meta_training.data import add_data_argument
 from keras_metalr.meta_training.data import data_notes
 from keras_metalr.meta_training.data import load_data
 from keras_metalr.meta_training.families import FAMILIES
 from keras_metalr.meta_training.train import check_backend
-from keras_metalr.workloads.workload import DataNotAvailableError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the flags and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--controller", default="general", help="preset or folder")
-    add("--start", default="supervised", help="preset or folder")
-    add("--tasks", type=int, default=32, help="of each family")
-    add(
-        "--families",
-        nargs="+",
-        choices=tuple(FAMILIES),
-        default=["dense", "dense_batchnorm", "autoencoder"],
-        help="of tasks",
-    )
-    add("--rows", nargs="+", help="names of rows (default: all)")
-    add(
-        "--json",
-        type=pathlib.Path,
-        default=pathlib.Path("benchmarks/results/ablation.json"),
-    )
-    add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
-    add_data_argument(parser)
+    parser = _parser()
     arguments = parser.parse_args(argv)
     check_published(
         parser,
@@ -65,14 +46,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("json", "page"),
         ("controller", "start", "tasks", "families", "rows", "data"),
     )
-    check_backend()
+    check_counts(parser, arguments, {"tasks": 1})
     try:
+        check_backend()
+        check_files(arguments.json, arguments.page)
+        controller = Controller.from_preset(arguments.controller)
+        start = Controller.from_preset(arguments.start)
         data, names = load_data(arguments.data)
-    except (DataNotAvailableError, ValueError) as error:
+    except SETUP_ERRORS as error:
         raise SystemExit(report_error(error)) from error
     table = ablate(
-        Controller.from_preset(arguments.controller),
-        Controller.from_preset(arguments.start),
+        controller,
+        start,
         data,
         tuple(arguments.families),
         arguments.tasks,
@@ -91,6 +76,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_json(arguments.json, record)
     write_text(arguments.page, make_page(record))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--controller", default="general", help="preset or folder")
+    add("--start", default="supervised", help="preset or folder")
+    add("--tasks", type=int, default=32, help="of each family")
+    add(
+        "--families",
+        nargs="+",
+        choices=tuple(FAMILIES),
+        default=["dense", "dense_batchnorm", "autoencoder"],
+        help="of tasks",
+    )
+    add(
+        "--rows",
+        nargs="+",
+        choices=[part.name for part in parts()],
+        metavar="ROW",
+        help="names of rows (default: all)",
+    )
+    add(
+        "--json",
+        type=pathlib.Path,
+        default=pathlib.Path("benchmarks/results/ablation.json"),
+    )
+    add("--page", type=pathlib.Path, default=pathlib.Path("docs/ablation.md"))
+    add_data_argument(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
+from keras_metalr.benchmark.command_line import check_counts
+from keras_metalr.benchmark.command_line import check_files
 from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import command_text
 from keras_metalr.benchmark.command_line import report_error
@@ -33,7 +36,6 @@ from keras_metalr.meta_training.leave_out import leave_out
 from keras_metalr.meta_training.leave_out import make_page
 from keras_metalr.meta_training.train import check_backend
 from keras_metalr.update_rule import RULE_VERSION
-from keras_metalr.workloads.workload import DataNotAvailableError
 
 RESULTS = pathlib.Path("benchmarks/results")
 
@@ -58,17 +60,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             "data",
         ),
     )
-    check_backend()
+    _check_flags(parser, arguments)
     try:
+        check_backend()
+        check_files(arguments.json, arguments.page)
+        start = Controller.from_preset(arguments.start)
         data, names = kept_data(arguments.work, arguments.data)
-    except (DataNotAvailableError, ValueError) as error:
+    except SETUP_ERRORS as error:
         raise SystemExit(report_error(error)) from error
     config = EvolutionConfig(arguments.generations, arguments.pairs)
     numbers = arguments.decisions, 1, arguments.tasks, arguments.held_out
     table = leave_out(
         [Stage(family, *numbers) for family in arguments.among],
         arguments.families,
-        Controller.from_preset(arguments.start),
+        start,
         config,
         data,
         names,
@@ -90,6 +95,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     write_json(arguments.json, record)
     write_text(arguments.page, make_page(record))
+
+
+def _check_flags(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    counts = ("generations", "pairs", "tasks", "held_out", "decisions")
+    check_counts(parser, arguments, dict.fromkeys(counts, 1))
+    unknown = sorted(set(arguments.families) - set(arguments.among))
+    if unknown or len(set(arguments.among)) < 2:
+        parser.error(
+            "--among must be two families or more, with all of --families. "
+            f"Received: {arguments.among}"
+            + (f", without {unknown}" if unknown else "")
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

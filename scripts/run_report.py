@@ -11,6 +11,7 @@ there already are not made again, so an interrupted call goes on where it was.
 """
 
 import argparse
+import dataclasses
 import os
 import shutil
 import sys
@@ -23,10 +24,14 @@ from rich.console import Console
 
 from keras_metalr import plotting
 from keras_metalr import workloads
+from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import RUN_ERRORS
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
 from keras_metalr.benchmark.command_line import check_controller
 from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
+from keras_metalr.benchmark.full_report.condensed import load_all
 from keras_metalr.benchmark.full_report.encoders import default_encoder
 from keras_metalr.benchmark.full_report.pages import PAGES
 from keras_metalr.benchmark.full_report.pages import RESULTS
@@ -36,6 +41,7 @@ from keras_metalr.benchmark.full_report.parts import Part
 from keras_metalr.benchmark.full_report.plan import SECTIONS
 from keras_metalr.benchmark.full_report.plan import controllers
 from keras_metalr.benchmark.full_report.plan import make_plan
+from keras_metalr.benchmark.full_report.runs import check_made
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.full_report.runs import resume
 from keras_metalr.benchmark.records import check_folder
@@ -56,17 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Everything that can be missing is looked for before the first run.
     try:
         parts, data = _prepare(arguments, output, console)
-    except (
-        workloads.DataNotAvailableError,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
+    except SETUP_ERRORS as error:
         return report_error(error)
-    # A ValueError from here on is not about the flags: it keeps its traceback.
     try:
         make_parts(parts, data, output, arguments.budget, console)
-    except (workloads.DataNotAvailableError, ImportError) as error:
+    except RUN_ERRORS as error:
         return report_error(error)
     except KeyboardInterrupt:
         print(
@@ -74,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return _INTERRUPTED
-    _write(parts, arguments.publish, output, console)
+    try:
+        _write(parts, arguments.publish, output, console)
+    except PAGE_ERRORS as error:
+        return report_error(error)
     return 0
 
 
@@ -162,25 +165,30 @@ def _prepare(
     data = _load(parts, is_smoke, console)
     # Where the parts go: there even where all of them are skipped.
     check_folder(output / "results")
+    check_made(output)
+    if arguments.publish:
+        check_folder(RESULTS)
+        check_folder(PAGES)
+        load_all(RESULTS)
     if arguments.resume_published:
-        resume(RESULTS, output)
+        resume(RESULTS, output, parts)
     return [part for part in parts if part.name in data], data
 
 
 def _choices(arguments: argparse.Namespace, output: Path) -> Choices:
-    preset = arguments.preset or DEFAULT_PRESET
-    needs_encoder = {"sst2", "results-line"} & set(arguments.sections)
-    if arguments.preset is None and needs_encoder:
-        preset = default_encoder(arguments.budget, output)
-    return Choices(
-        # As seen from here, however it was given: the names of records that
-        # depend on it stay the same.
-        output=Path(os.path.relpath(output)),
-        preset=preset,
+    choices = Choices(
+        output=output,
+        preset=arguments.preset or DEFAULT_PRESET,
         controller=arguments.controller,
         seeds=arguments.seeds,
         download=arguments.download,
     )
+    needs_encoder = {"sst2", "results-line"} & set(arguments.sections)
+    if arguments.preset is not None or not needs_encoder:
+        return choices
+    # Last, since a tiny one is written.
+    preset = default_encoder(arguments.budget, output)
+    return dataclasses.replace(choices, preset=preset)
 
 
 def _load(

@@ -21,11 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
-from keras_metalr import workloads
 from keras_metalr.benchmark import COMPETITORS
 from keras_metalr.benchmark.ablation import ablation_jobs
 from keras_metalr.benchmark.ablation import ablation_table
 from keras_metalr.benchmark.ablation import summarize
+from keras_metalr.benchmark.command_line import RUN_ERRORS
+from keras_metalr.benchmark.command_line import SETUP_ERRORS
 from keras_metalr.benchmark.command_line import check_controller
 from keras_metalr.benchmark.command_line import quiet_tensorflow
 from keras_metalr.benchmark.command_line import report_error
@@ -48,15 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "metalr" in arguments.methods:
             check_controller(arguments.controller or "general")
             claim_folder(arguments.output, arguments.controller or "general")
-    except (
-        workloads.DataNotAvailableError,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:
+    except SETUP_ERRORS as error:
         return report_error(error)
     output = arguments.output
-    results = make_runs([job for _, job in jobs], data, output, console)
+    try:
+        results = make_runs([job for _, job in jobs], data, output, console)
+    except RUN_ERRORS as error:
+        return report_error(error)
     groups = defaultdict(list)
     for (row, _), result in zip(jobs, results, strict=True):
         groups[row].append(result)

@@ -19,6 +19,7 @@ from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.benchmark.text import epochs_text
 from keras_metalr.benchmark.text import mean_text
+from keras_metalr.benchmark.text import stability_text
 from keras_metalr.workloads.report_mlp import report_mlp
 
 _CAPTION = (
@@ -203,6 +204,6 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.loss:.3f}" if math.isfinite(summary.loss) else "diverged",
         f"{summary.f1:.3f}",
         epochs_text(summary.epochs_to_target),
-        f"{summary.stability:.2g}",
+        stability_text(summary.stability),
         f"{summary.seconds:.1f}",
     ]

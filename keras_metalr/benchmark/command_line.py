@@ -5,12 +5,16 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 
 from keras_metalr.benchmark.competitors import COMPETITORS
 from keras_metalr.benchmark.precision import MODES
+from keras_metalr.benchmark.records import DamagedRecordError
 from keras_metalr.benchmark.records import NotSavedError
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.runner import RunConfig
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import RESULTS_LINE
@@ -22,6 +26,18 @@ from keras_metalr.workloads.workload import Workload
 
 USAGE_ERROR = 2
 STALE = 1
+# What comes of flags, data, packages, presets and folders that cannot be used,
+# before any work. A backend that does not do, and data that are not there, are
+# a RuntimeError.
+SETUP_ERRORS = (ImportError, OSError, RuntimeError, ValueError)
+# What comes of data, packages, records and folders while runs are made. Any
+# other ValueError is not about them, and keeps its traceback.
+RUN_ERRORS = (
+    DamagedRecordError,
+    DataNotAvailableError,
+    ImportError,
+    OSError,
+)
 # What comes of records or pages that cannot be read, and of figures that cannot
 # be drawn.
 PAGE_ERRORS = (ImportError, KeyError, OSError, ValueError)
@@ -123,7 +139,10 @@ def check_published(
     """
 
     def is_default(name: str) -> bool:
-        return bool(getattr(arguments, name) == parser.get_default(name))
+        value, default = getattr(arguments, name), parser.get_default(name)
+        if isinstance(value, Path) and isinstance(default, Path):
+            return value.resolve() == default.resolve()
+        return bool(value == default)
 
     def flags(names: Sequence[str]) -> str:
         return " and ".join(f"--{name.replace('_', '-')}" for name in names)
@@ -134,6 +153,44 @@ def check_published(
             f"the published figures are made without {flags(changed)}: name "
             f"{flags(outputs)} for others"
         )
+
+
+def check_counts(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    least: Mapping[str, int],
+) -> None:
+    """End with a usage error where a number is too low.
+
+    Args:
+        parser: `argparse.ArgumentParser` that the arguments are of.
+        arguments: What it returned.
+        least: Mapping from names of arguments to the lowest number that each
+            may be; one that was not given, `None`, is not looked at.
+    """
+    for name, lowest in least.items():
+        value = getattr(arguments, name)
+        if value is not None and value < lowest:
+            parser.error(
+                f"--{name.replace('_', '-')} must be {lowest} or more. "
+                f"Received: {value}"
+            )
+
+
+def check_files(*paths: Path) -> None:
+    """Find before any work that a file cannot be written.
+
+    Args:
+        *paths: Paths of the files; the folders that they lie in are made.
+
+    Raises:
+        OSError: If a path is that of a folder, or nothing can be written
+            beside it.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise OSError(f"{str(path)!r} is a folder. Name a file.")
+        check_folder(path.parent)
 
 
 def run_from_arguments(
@@ -156,7 +213,6 @@ def run_from_arguments(
         config = _run_config(arguments)
     except (DataNotAvailableError, ImportError, ValueError) as error:
         return report_error(error)
-    # A ValueError from here on is not about the flags: it keeps its traceback.
     try:
         result = run(
             workload,
@@ -167,7 +223,7 @@ def run_from_arguments(
     except NotSavedError as error:
         _print_results(error.result)
         return report_error(error)
-    except (DataNotAvailableError, ImportError, OSError) as error:
+    except RUN_ERRORS as error:
         return report_error(error)
     _print_results(result)
     return 0

@@ -12,6 +12,9 @@ from keras_metalr.benchmark.scoring import mean_and_interval
 
 # A start counts as good when it ends this close to the best constant rate.
 TOLERANCE = 0.01
+# What runs that are compared differ in, and what comes with their method.
+_COMPARED = ("method", "learning_rate", "seed")
+_OF_METHOD = ("method_options", "controller")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,34 @@ class Comparison:
         return lowest >= self.best_static.mean - TOLERANCE - 1e-9
 
 
+def check_settings(records: Iterable[Any]) -> None:
+    """Refuse to compare runs that differ in more than they should.
+
+    Args:
+        records: Iterable of `RunResult`. They may differ in the method, with
+            what is chosen for it, the learning rate and the seed.
+
+    Raises:
+        ValueError: If they differ in anything else.
+    """
+    expected: dict[str, dict[str, Any]] = {}
+    for record in records:
+        config = record.config
+        own = (*_COMPARED, *_OF_METHOD)
+        common = {name: config[name] for name in config if name not in own}
+        of_method = {name: config.get(name) for name in _OF_METHOD}
+        for kind, found in (("", common), (config["method"], of_method)):
+            first = expected.setdefault(kind, found)
+            for name in {**first, **found}:
+                if first.get(name) != found.get(name):
+                    raise ValueError(
+                        "Runs that are compared must have the same settings. "
+                        f"Received: {name} {first.get(name)!r} and "
+                        f"{found.get(name)!r}. Give the ones or the others a "
+                        "folder of their own."
+                    )
+
+
 def compare(records: Iterable[Any]) -> Comparison:
     """Sort runs by method and rate.
 
@@ -91,8 +122,11 @@ def compare(records: Iterable[Any]) -> Comparison:
         A `Comparison`.
 
     Raises:
-        ValueError: If a method is missing, or a rate lacks a seed.
+        ValueError: If a method is missing, or a rate lacks a seed, or they
+            differ in more than `check_settings` allows.
     """
+    records = list(records)
+    check_settings(records)
     groups: dict[tuple[str, float], dict[int, float]] = defaultdict(dict)
     for record in records:
         config = record.config

@@ -5,6 +5,8 @@ floats) and `"per"`: `"step"`, `"decision"` or `"epoch"`, what one point is
 of. Curves of different kinds differ in noise, not only in length.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ _MAX_POINTS = 500
 def loss_curve(
     epoch_losses: list[float],
     steps_per_epoch: int,
-    step_losses: list[float] | None = None,
+    step_losses: Sequence[float | None] | None = None,
     trace: Any = None,
 ) -> dict[str, Any]:
     """Return the finest training loss there is.
@@ -24,7 +26,8 @@ def loss_curve(
     Args:
         epoch_losses: List of floats, one per epoch.
         steps_per_epoch: Integer.
-        step_losses: List of floats, one a step, or `None`.
+        step_losses: Sequence of floats, one a step, `None` for one that is not
+            known, which is NaN in the curve; or `None`.
         trace: `keras_metalr.Trace` or `None`.
 
     Returns:
@@ -32,7 +35,8 @@ def loss_curve(
     """
     if step_losses is not None:
         steps = list(range(1, len(step_losses) + 1))
-        return {"per": "step", "step": steps, "value": step_losses}
+        values = [math.nan if loss is None else loss for loss in step_losses]
+        return {"per": "step", "step": steps, "value": values}
     if trace is not None and len(trace.rows):
         return _trace_curve(trace, "loss")
     steps = [

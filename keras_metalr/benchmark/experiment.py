@@ -17,8 +17,10 @@ from keras_metalr.benchmark.identity import claimed_backend
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.identity import is_claimed_by_another
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import check_folder
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.runner import RunConfig
+from keras_metalr.benchmark.runner import find_run
 from keras_metalr.benchmark.runner import run
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
@@ -168,7 +170,15 @@ def make_runs(
 
     Returns:
         List of `RunResult`, in the order of the jobs.
+
+    Raises:
+        DamagedRecordError: If a file that is there already holds no run; found
+            before any is made.
+        OSError: If nothing can be written to the folder.
     """
+    check_folder(output)
+    for job in jobs:
+        find_run(job.workload, job.config, data, output)
     results = []
     with JobProgress(console, [1.0] * len(jobs)) as progress:
         for job in jobs:

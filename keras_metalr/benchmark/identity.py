@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from keras_metalr.benchmark.records import read_json
 from keras_metalr.controller import CONFIG_FILE
 from keras_metalr.controller import preset_path
 from keras_metalr.update_rule import RULE_VERSION
@@ -58,7 +59,7 @@ def is_claimed_by_another(folder: Path, preset: str = "general") -> bool:
     note = folder / CONTROLLER_FILE
     if not note.is_file():
         return False
-    claimed = json.loads(note.read_text(encoding="utf-8"))
+    claimed = read_json(note)
     own = controller_identity(preset)
     return {name: claimed.get(name) for name in own} != own
 
@@ -72,5 +73,4 @@ def claimed_backend(folder: Path) -> str | None:
     note = folder / CONTROLLER_FILE
     if not note.is_file():
         return None
-    claimed = json.loads(note.read_text(encoding="utf-8"))
-    return claimed.get("backend")  # type: ignore[no-any-return]
+    return read_json(note).get("backend")

@@ -54,12 +54,13 @@ class StepLosses(keras.callbacks.Callback):
     Keras logs the mean over the epoch so far. The loss of batch `k` is
     `k * mean_k - (k - 1) * mean_(k-1)`. The means are float32: after a batch
     whose loss is a million times larger than the others, the differences hold
-    nothing but rounding. Such losses are NaN until the epoch ends.
+    nothing but rounding. Such losses are not known, and `None`, until the epoch
+    ends. From a loss that is not finite on, none in the epoch is.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.losses: list[float] = []
+        self.losses: list[float | None] = []
         self._last_total = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -79,7 +80,11 @@ class StepLosses(keras.callbacks.Callback):
         total = (batch + 1) * float((logs or {}).get("loss", math.nan))
         loss = total - self._last_total
         rounding = _FLOAT32_EPSILON * max(abs(total), abs(self._last_total))
-        is_known = abs(loss) > _MIN_ROUNDINGS * rounding
         # The first batch of an epoch has nothing subtracted from it.
-        self.losses.append(loss if is_known or batch == 0 else math.nan)
+        is_known = batch == 0 or abs(loss) > _MIN_ROUNDINGS * rounding
+        # Other than one that is not known, one that is not finite says so.
+        if is_known or not math.isfinite(loss):
+            self.losses.append(loss)
+        else:
+            self.losses.append(None)
         self._last_total = total

@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from keras_metalr.benchmark.command_line import PAGE_ERRORS
+from keras_metalr.benchmark.command_line import check_files
+from keras_metalr.benchmark.command_line import check_published
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.experiment import Job
@@ -44,7 +46,24 @@ def page_parser(
     return parser
 
 
+def folder_text(folder: Path, root: Path) -> str:
+    """What a page calls the folder of its records.
+
+    Its path in the checkout; of any other its name, since where it lies is
+    nobody's business.
+
+    Args:
+        folder: Path.
+        root: Path of the checkout.
+    """
+    folder, root = folder.resolve(), root.resolve()
+    if folder.is_relative_to(root):
+        return folder.relative_to(root).as_posix()
+    return folder.name
+
+
 def make_or_check(
+    parser: argparse.ArgumentParser,
     arguments: argparse.Namespace,
     plan: Iterable[tuple[Workload, Sequence[Job]]],
     make_page: Callable[[Path], str],
@@ -52,8 +71,12 @@ def make_or_check(
 ) -> int:
     """Make the runs that are missing and the page, or compare it.
 
+    Ends with a usage error where of the folder and the page one is the
+    published one and the other is not.
+
     Args:
-        arguments: What a `page_parser` has read.
+        parser: A `page_parser`.
+        arguments: What it has read.
         plan: Iterable of workloads and their jobs.
         make_page: Callable from the folder of records to the page, Markdown.
         command: String, what makes the page, for the one who has a stale one.
@@ -70,14 +93,22 @@ def make_or_check(
         except PAGE_ERRORS as error:
             return report_error(error)
         return 0 if is_fresh else report_stale(str(arguments.page), command)
+    check_published(parser, arguments, ("page",), ("output",))
+    check_published(parser, arguments, ("output",), ("page",))
     try:
+        check_files(arguments.page)
         claim_folder(arguments.output)
+        # The page has all of them: one that is damaged is found before runs.
+        recorded_runs(arguments.output)
         for workload, jobs in plan:
             data = workload.load_data()
             make_runs(jobs, data, arguments.output, Console())
     except (DataNotAvailableError, ImportError, OSError, ValueError) as error:
         return report_error(error)
-    write_text(arguments.page, make_page(arguments.output))
+    try:
+        write_text(arguments.page, make_page(arguments.output))
+    except PAGE_ERRORS as error:
+        return report_error(error)
     return 0
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 FORMAT_VERSION = 1
 _DIGITS = 6
+# What a record has at the least.
+_PARTS = ("config", "environment", "history", "curves", "results")
 
 
 @dataclass(frozen=True)
@@ -98,26 +100,26 @@ class RunResult:
         """Read a record that `save` wrote.
 
         Raises:
-            ValueError: If the file is not such a record.
+            DamagedRecordError: If the file is not such a record.
         """
-        try:
-            content = json.loads(Path(path).read_text("utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        content = read_json(path)
         version = content.get("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(
+            raise DamagedRecordError(
                 f"{path} must have `format_version` {FORMAT_VERSION}. "
                 f"Received: {version!r}. Delete it to run it again."
             )
-        try:
-            result = cls.from_content(content)
-        except KeyError as error:
-            raise ValueError(
-                f"{path} holds no run: it lacks {error}. Delete it to run it "
-                "again."
-            ) from error
-        return replace(result, path=Path(path))
+        for name in _PARTS:
+            if not isinstance(content.get(name), dict):
+                raise DamagedRecordError(
+                    f"{path} holds no run: it lacks {name!r}. Delete it to run "
+                    "it again."
+                )
+        return replace(cls.from_content(content), path=Path(path))
+
+
+class DamagedRecordError(ValueError):
+    """A file that does not hold what it should; the message names it."""
 
 
 class NotSavedError(OSError):
@@ -192,6 +194,26 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(item) for item in value]
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file that `write_json` wrote, as it stands there: not decoded.
+
+    Raises:
+        DamagedRecordError: If it is not JSON, or no dict.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedRecordError(
+            f"{path} is not valid JSON: {error}."
+        ) from error
+    if not isinstance(content, dict):
+        raise DamagedRecordError(
+            f"{path} must hold a JSON object. Received: "
+            f"{type(content).__name__}."
+        )
+    return content
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -18,6 +18,7 @@ from keras_metalr.benchmark.command_line import PAGE_ERRORS
 from keras_metalr.benchmark.command_line import report_error
 from keras_metalr.benchmark.command_line import report_stale
 from keras_metalr.benchmark.records import check_records
+from keras_metalr.benchmark.records import write_text
 from keras_metalr.benchmark.tables import tables
 
 COMMAND = "python -m keras_metalr.benchmark.report"
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = report_stale(f"{page}, tables {stale}", COMMAND)
             continue
         if stale:
-            page.write_text(new[page], encoding="utf-8")
+            write_text(page, new[page])
         print(f"{page}: {stale or 'nothing'} changed.")
     return code
 

@@ -128,6 +128,7 @@ def run(
         A `RunResult`.
 
     Raises:
+        DamagedRecordError: If the file that is there already holds no run.
         OSError: If nothing can be written to `output`; found before training.
             If the record cannot be written after all, it is a
             `keras_metalr.benchmark.records.NotSavedError`, which has the
@@ -142,23 +143,17 @@ def run(
         )
         print(result.results["eval_accuracy"])
     """
-    choices = identity(workload, config)
-    if config.method == "metalr":
-        # A preset's name does not say what is in it, nor by which rule it runs.
-        preset = config.method_options.get("controller", "general")
-        choices["controller"] = controller_mark(preset)
-    path = None if output is None else Path(output) / file_name(choices)
+    choices = _choices(workload, config)
     data = workload.load_data() if data is None else data
-    if path is not None and path.is_file():
-        recorded = RunResult.load(path)
-        # A copy of the data that has lost something is other data.
-        if (recorded.config, recorded.data_note) == (choices, data.note):
-            return recorded
-    if path is not None:
-        check_folder(path.parent)
+    if output is not None:
+        found = find_run(workload, config, data, output)
+        if found is not None:
+            return found
+        check_folder(output)
     with dtype_policy(choices["mixed_precision"]):
-        result = _train(workload, choices, data, verbose)
-    if path is not None:
+        result = _train(workload, config, choices, data, verbose)
+    if output is not None:
+        path = Path(output) / file_name(choices)
         try:
             result.save(path)
         except OSError as error:
@@ -167,11 +162,52 @@ def run(
     return result
 
 
+def find_run(
+    workload: Workload,
+    config: RunConfig,
+    data: Data,
+    output: str | os.PathLike[str],
+) -> RunResult | None:
+    """The record of a run that was made before, on the same data, by its note.
+
+    Args:
+        workload: `Workload`.
+        config: `RunConfig`.
+        data: `Data`.
+        output: Folder of the records.
+
+    Returns:
+        A `RunResult`; `None` where there is none.
+
+    Raises:
+        DamagedRecordError: If the file of its name holds no run.
+    """
+    choices = _choices(workload, config)
+    path = Path(output) / file_name(choices)
+    if not path.is_file():
+        return None
+    recorded = RunResult.load(path)
+    # A copy of the data that has lost something is other data.
+    is_same = (recorded.config, recorded.data_note) == (choices, data.note)
+    return recorded if is_same else None
+
+
+def _choices(workload: Workload, config: RunConfig) -> dict[str, Any]:
+    """The identity, and what MetaLR's controller is."""
+    choices = identity(workload, config)
+    if config.method == "metalr":
+        # A preset's name does not say what is in it, nor by which rule it runs.
+        preset = config.method_options.get("controller", "general")
+        choices["controller"] = controller_mark(preset)
+    return choices
+
+
 def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
     """Everything that was chosen, defaults filled in.
 
     Two runs of one identity are the same run: it becomes the record's `config`,
-    to which `run` adds what MetaLR's controller is.
+    to which `run` adds what MetaLR's controller is. Of the controller's folder
+    it has the name alone: a run is the same from wherever it is called.
 
     Args:
         workload: `Workload`.
@@ -181,11 +217,15 @@ def identity(workload: Workload, config: RunConfig) -> dict[str, Any]:
     epochs = config.epochs
     if epochs is None and config.steps is None:
         epochs = workload.epochs
+    method_options = dict(config.method_options)
+    if "controller" in method_options:
+        folder = os.path.abspath(method_options["controller"])
+        method_options["controller"] = os.path.basename(folder)
     choices = {
         "workload": workload.name,
         "options": dict(workload.options),
         "method": config.method,
-        "method_options": dict(config.method_options),
+        "method_options": method_options,
         "learning_rate": workload.learning_rate if rate is None else rate,
         "seed": config.seed,
         "epochs": epochs,
@@ -215,6 +255,7 @@ def _budget(
 
 def _train(
     workload: Workload,
+    config: RunConfig,
     choices: dict[str, Any],
     data: Data,
     verbose: int,
@@ -229,7 +270,7 @@ def _train(
     competitor = COMPETITORS[choices["method"]](
         choices["learning_rate"],
         epochs * steps_per_epoch,
-        **choices["method_options"],
+        **config.method_options,
     )
     workload.compile(model, competitor.learning_rate)
     counts = choices.get("evaluation_examples", ())
@@ -267,7 +308,7 @@ def _record(
     model: keras.Model,
     competitor: Competitor,
     history: dict[str, list[float]],
-    step_losses: list[float] | None,
+    step_losses: list[float | None] | None,
     steps_per_epoch: int,
 ) -> RunResult:
     trace = next(
@@ -288,8 +329,11 @@ def _record(
         },
         results={
             **_evaluate(model, data, choices["batch_size"]),
-            # As the share of the data that was seen: an epoch may be short.
-            "epoch": num_steps * choices["batch_size"] / data.num_train,
+            # As the share of the data that was seen: an epoch may be short, and
+            # no batch is larger than the data.
+            "epoch": num_steps
+            * min(choices["batch_size"], data.num_train)
+            / data.num_train,
             "num_steps": num_steps,
             "num_train": data.num_train,
             "num_validation": data.num_validation,
@@ -345,10 +389,12 @@ def _evaluate(
 def _score(
     history: dict[str, list[float]],
     target_accuracy: float,
-    step_losses: list[float] | None,
+    step_losses: list[float | None] | None,
 ) -> dict[str, float]:
     """Figures of the whole run, from what was noted on the way."""
-    losses = history["loss"] if step_losses is None else step_losses
+    losses: Sequence[float | None] = history["loss"]
+    if step_losses is not None:
+        losses = step_losses
     return {
         "train_loss": history["loss"][-1],
         "train_runtime": history["elapsed_seconds"][-1],

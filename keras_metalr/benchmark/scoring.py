@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 CONFIDENCE = 0.95
+# Of runs that learn from those before, so many of the first are compared with
+# so many of the last.
+BLOCK = 5
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -60,7 +63,19 @@ def epochs_to_target(accuracies: Sequence[float], target: float) -> float:
     return math.inf
 
 
-def stability(losses: Sequence[float], last_half: bool = False) -> float:
+def block_size(num_runs: int) -> int:
+    """How many of the first runs are compared with how many of the last.
+
+    Args:
+        num_runs: Integer (>= 1).
+
+    Returns:
+        Integer: 5, or half of the runs where those are fewer than 10.
+    """
+    return min(BLOCK, max(1, num_runs // 2))
+
+
+def stability(losses: Sequence[float | None], last_half: bool = False) -> float:
     """Variance of the training loss; smaller is steadier.
 
     Over a whole run this is mostly how far the loss fell; over the last half
@@ -68,20 +83,22 @@ def stability(losses: Sequence[float], last_half: bool = False) -> float:
     loss a step, or one per epoch.
 
     Args:
-        losses: Sequence of floats in order of time.
+        losses: Sequence of floats in order of time. One that is not known is
+            `None`, and left out.
         last_half: Boolean, whether to leave out the first half. Defaults to
             `False`.
 
     Returns:
-        Float; infinity when a loss was not finite, NaN when there are none.
+        Float; infinity when a loss was not finite, NaN when there are fewer
+        than two, which say nothing of a variance.
     """
-    values = np.asarray(losses, "float64")
     if last_half:
-        values = values[len(values) // 2 :]
-    if not len(values):
-        return math.nan
+        losses = losses[len(losses) // 2 :]
+    values = [loss for loss in losses if loss is not None]
     if not np.all(np.isfinite(values)):
         return math.inf
+    if len(values) < 2:
+        return math.nan
     return float(np.var(values))
 
 

@@ -1,14 +1,15 @@
 """Tables as Markdown, from the recorded results, for pages written by hand."""
 
-import json
 import math
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_metalr.benchmark.comparison import Comparison
 from keras_metalr.benchmark.comparison import Score
+from keras_metalr.benchmark.comparison import check_settings
 from keras_metalr.benchmark.comparison import compare
 from keras_metalr.benchmark.identity import OTHER_CONTROLLER
 from keras_metalr.benchmark.identity import controller_identity
@@ -19,10 +20,14 @@ from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.page import data_notes
 from keras_metalr.benchmark.peers.regret_tables import main_table
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import decode
+from keras_metalr.benchmark.records import read_json
+from keras_metalr.benchmark.scoring import block_size
 from keras_metalr.benchmark.text import BACKENDS
 from keras_metalr.benchmark.text import OPTIMIZERS
 from keras_metalr.benchmark.text import bounds_text
 from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import figure_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import mean_text
 from keras_metalr.benchmark.text import rate_text
@@ -83,8 +88,12 @@ def digits_table(folder: Path) -> str:
 
     Args:
         folder: Path of its records. An unfinished set counts as none.
+
+    Raises:
+        ValueError: If they are of several settings.
     """
     records = [RunResult.load(path) for path in folder.glob("digits-*.json")]
+    check_settings(records)
     try:
         comparison = compare(records)
     except ValueError:
@@ -171,10 +180,10 @@ def demo_table(path: Path) -> str:
     """
     if not path.is_file():
         return NOT_MEASURED
-    content = _read(path)
+    content = read_json(path)
     cells: dict[str, dict[str, str]] = {}
-    for row in content["rows"]:
-        accuracy = f"{100 * row['accuracy']:.1f}"
+    for row in decode(content["rows"]):
+        accuracy = figure_text(row["accuracy"], scale=100, digits=1)
         column = f"{row['data']}, {row['method']}"
         start = rate_text(row["learning_rate"])
         cells.setdefault(start, {})[column] = accuracy
@@ -221,34 +230,44 @@ def overhead_table(folder: Path) -> str:
     paths = {name: folder / f"overhead-{name}.json" for name in BACKENDS}
     if not any(path.is_file() for path in paths.values()):
         return NOT_MEASURED
+    results = {
+        name: read_json(path)["results"] if path.is_file() else None
+        for name, path in paths.items()
+    }
+    halves = [
+        row[half]
+        for rows in results.values()
+        for row in rows or ()
+        for half in _HALVES
+        if half in row
+    ]
+    lines = _overhead_times(results, halves) + _overhead_starts(results)
+    if any(half["rule_version"] != RULE_VERSION for half in halves):
+        lines += ["", OTHER_CONTROLLER]
+    return "\n".join(lines)
+
+
+def _overhead_times(
+    results: Mapping[str, Sequence[Mapping[str, Any]] | None],
+    halves: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """The table of times, by backend; `None` where there is no file."""
     times: list[tuple[Any, ...]] = []
-    starts: list[tuple[Any, ...]] = []
-    halves: list[Mapping[str, Any]] = []
-    for backend, path in paths.items():
-        title = BACKENDS[backend]
-        if not path.is_file():
-            times.append((title, "not measured yet", *[""] * 7))
-            continue
-        for result in _read(path)["results"]:
-            halves += [result[half] for half in _HALVES if half in result]
-            model = str(result["model"])
-            names = (title, _MODEL_NAMES.get(model, model))
-            plain = result["plain_milliseconds"]
+    for backend, rows in results.items():
+        if rows is None:
+            times.append((BACKENDS[backend], "not measured yet", *[""] * 7))
+        for row in rows or ():
+            plain = row["plain_milliseconds"]
             milliseconds = f"{plain:,.0f}" if plain >= 100 else f"{plain:.3g}"
             times.append(
                 (
-                    *names,
+                    *_names(backend, row),
                     f"{milliseconds} ms",
-                    *_figures(result, _TIMES),
-                    result["pairs"],
+                    *_figures(row, _TIMES),
+                    row["pairs"],
                 )
             )
-            if "plain_peak_mebibytes" in result:
-                peak = f"{result['plain_peak_mebibytes']:,.0f} MiB"
-                ratios = _figures(result, _MEMORY)
-                seconds = _figures(result, _FIRST_STEPS, "{:.1f} s")
-                starts.append((*names, peak, *ratios, *seconds))
-    lines = [
+    return [
         markdown_table(
             ("backend", "model", "plain step", *_TIMES.values(), "pairs"),
             times,
@@ -261,29 +280,42 @@ def overhead_table(folder: Path) -> str:
         "without guard and safe start, which are on by default. "
         + " ".join(_overhead_notes(halves)),
     ]
-    if starts:
-        lines += [
-            "",
-            markdown_table(
-                (
-                    "backend",
-                    "model",
-                    "plain process",
-                    *_MEMORY.values(),
-                    *_FIRST_STEPS.values(),
-                ),
-                starts,
-            ),
-            "",
-            "Memory with MetaLR over that of plain training: what XLA plans "
-            "for the compiled step (state, batch and all between), and the "
-            "peak of the process, with its libraries and what they keep of "
-            "the compiled step. Then the seconds of a run's first step, which "
-            "compiles it.",
-        ]
-    if any(half["rule_version"] != RULE_VERSION for half in halves):
-        lines += ["", OTHER_CONTROLLER]
-    return "\n".join(lines)
+
+
+def _overhead_starts(
+    results: Mapping[str, Sequence[Mapping[str, Any]] | None],
+) -> list[str]:
+    """The table of memory and first steps; nothing where none were measured."""
+    starts = [
+        (
+            *_names(backend, row),
+            f"{row['plain_peak_mebibytes']:,.0f} MiB",
+            *_figures(row, _MEMORY),
+            *_figures(row, _FIRST_STEPS, "{:.1f} s"),
+        )
+        for backend, rows in results.items()
+        for row in rows or ()
+        if "plain_peak_mebibytes" in row
+    ]
+    if not starts:
+        return []
+    heads = ("backend", "model", "plain process")
+    return [
+        "",
+        markdown_table(
+            (*heads, *_MEMORY.values(), *_FIRST_STEPS.values()), starts
+        ),
+        "",
+        "Memory with MetaLR over that of plain training: what XLA plans for "
+        "the compiled step (state, batch and all between), and the peak of "
+        "the process, with its libraries and what they keep of the compiled "
+        "step. Then the seconds of a run's first step, which compiles it.",
+    ]
+
+
+def _names(backend: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    model = str(row["model"])
+    return BACKENDS[backend], _MODEL_NAMES.get(model, model)
 
 
 def _figures(
@@ -319,7 +351,7 @@ def experience_table(path: Path) -> str:
     """
     if not path.is_file():
         return NOT_MEASURED
-    content = _read(path)
+    content = read_json(path)
     rows = []
     for row in content["rows"]:
         learned, plain = row["with"], row["without"]
@@ -334,11 +366,14 @@ def experience_table(path: Path) -> str:
                 bounds_text(row["last_with_less_without"]),
             )
         )
+    size = block_size(content["num_runs"])
+    # Records of before it was noted are of the grid that there is now.
+    num_tuned = content.get("num_tuned", 36)
     heads = (
         "controller",
         "nets",
-        "first 5",
-        "last 5",
+        f"first {size}",
+        f"last {size}",
         "last - first",
         "without",
         "last - without",
@@ -349,10 +384,10 @@ def experience_table(path: Path) -> str:
         f"Mean regret over {content['num_tasks']} small tasks, each "
         f"trained {content['num_runs']} times for "
         f"{content['num_steps']} steps, with 95 % intervals over tasks: of "
-        "the first and the last 5 runs with experience, and their "
-        "difference; of the last 5 without, and the difference to those. "
-        "Below 0 it helps; a regret of 0 is the best of 36 tuned runs. Data: "
-        f"{data_text(content['data'], content['data_notes'])}.",
+        f"the first and the last {size} runs with experience, and their "
+        f"difference; of the last {size} without, and the difference to those. "
+        f"Below 0 it helps; a regret of 0 is the best of {num_tuned} tuned "
+        f"runs. Data: {data_text(content['data'], content['data_notes'])}.",
     ]
     if any(
         controller_mark(name) != mark
@@ -370,15 +405,18 @@ def trust_table(path: Path) -> str:
     """
     if not path.is_file():
         return NOT_MEASURED
-    content = _read(path)
+    content = read_json(path)
     rows = [
         (
             row["task"],
             rate_text(row["learning_rate"]),
-            f"{row['trust_ratio']:.2f}",
-            f"{row['validation_loss']:.3f}",
+            # Not known where no step could be measured.
+            "-"
+            if math.isnan(row["trust_ratio"])
+            else f"{row['trust_ratio']:.2f}",
+            figure_text(row["validation_loss"]),
         )
-        for row in content["rows"]
+        for row in decode(content["rows"])
     ]
     notes = dict.fromkeys(
         f"{row['task']}: {row['note']}" for row in content["rows"]
@@ -401,10 +439,3 @@ def features_table() -> str:
         for f in FEATURES
     ]
     return markdown_table(("feature", "formula", "what it tells"), rows)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error

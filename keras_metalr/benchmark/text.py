@@ -67,6 +67,17 @@ def mean_text(
     return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
 
 
+def figure_text(value: float, scale: float = 1, digits: int = 3) -> str:
+    """Return one figure; what is not finite reads "diverged".
+
+    Args:
+        value: Float.
+        scale: Float, what it is multiplied by. Defaults to `1`.
+        digits: Integer, places after the point. Defaults to `3`.
+    """
+    return mean_text(value, (math.nan, math.nan), scale, digits)
+
+
 def bounds_text(values: Mapping[str, float]) -> str:
     """Return a mean with its interval, such as `"0.021 [0.013, 0.030]"`.
 
@@ -79,6 +90,11 @@ def bounds_text(values: Mapping[str, float]) -> str:
 def count_text(count: int, noun: str) -> str:
     """Return a number with its noun: `"1 seed"`, `"2,000 seeds"`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def stability_text(stability: float) -> str:
+    """Return a variance of losses, `"-"` where there were too few for one."""
+    return "-" if math.isnan(stability) else f"{stability:.2g}"
 
 
 def epochs_text(epochs: float) -> str:

@@ -34,7 +34,13 @@ def is_prepared(name: str) -> bool:
         return False
 
 
-def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
+def load_arrays(
+    name: str,
+    split: str,
+    *,
+    download: bool = False,
+    encoded: Sequence[str] = (),
+) -> Any:
     """Read one split of a data set into arrays.
 
     Args:
@@ -42,6 +48,8 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
         split: String, such as `"train[:1000]"`.
         download: Boolean, whether to download a data set that is not there.
             Defaults to `False`.
+        encoded: Sequence of strings, names of features of images to be left
+            as they are stored, as bytes. Defaults to `()`.
 
     Returns:
         Dict from feature name to array.
@@ -62,7 +70,11 @@ def load_arrays(name: str, split: str, *, download: bool = False) -> Any:
         _download(name, builder)
     import tensorflow_datasets as tfds
 
-    dataset = builder.as_dataset(split=split, batch_size=-1)
+    dataset = builder.as_dataset(
+        split=split,
+        batch_size=-1,
+        decoders={name: tfds.decode.SkipDecoding() for name in encoded},
+    )
     return tfds.as_numpy(dataset)
 
 

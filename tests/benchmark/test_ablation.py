@@ -75,7 +75,9 @@ def test_table_fits_eighty_columns():
             train_runtime=[100.0, 120.0],
         )
     )
+    short = summarize(_records(stability_last_half=[math.nan, math.nan]))
     rows = {("original", "static"): good, ("+larger-batch", "metalr"): bad}
+    rows["wider", "static"] = short
     console = Console(width=80)
     with console.capture() as capture:
         console.print(ablation_table("A title", rows, target_accuracy=0.85))
@@ -85,4 +87,5 @@ def test_table_fits_eighty_columns():
         "+larger-batch metalr 5.00 ± 63.53 diverged 0.850 missed inf 110.0"
         in lines
     )
+    assert "wider static 87.00 ± 12.71 0.450 0.850 3.5 - 15.0" in lines
     assert any("to 85%" in line for line in lines)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,41 @@ def test_the_results_of_a_run_that_cannot_be_saved_are_printed(
     assert "No space left on device" in printed.err
 
 
+def test_a_record_that_is_damaged_is_one_line(tmp_path, capsys):
+    assert _run("--output", tmp_path) == 0
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text()[:100])
+    capsys.readouterr()
+    assert _run("--output", tmp_path) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: {path} is not valid JSON")
+    assert "\n" not in error
+
+
+def test_a_file_that_cannot_be_written_is_found(tmp_path):
+    command_line.check_files(tmp_path / "new" / "a.json")
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(OSError, match="is a folder"):
+        command_line.check_files(tmp_path)
+    with pytest.raises(OSError, match="Nothing can be written in the folder"):
+        command_line.check_files(Path(__file__) / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_refused"),
+    [("", False), ("--num-runs 2", False), ("--num-runs 1", True)],
+)
+def test_a_number_that_is_too_low_is_a_usage_error(flags, is_refused, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-runs", type=int)
+    arguments = parser.parse_args(flags.split())
+    expected = pytest.raises(SystemExit) if is_refused else nullcontext()
+    with expected:
+        command_line.check_counts(parser, arguments, {"num_runs": 2})
+    message = "--num-runs must be 2 or more. Received: 1"
+    assert (message in capsys.readouterr().err) == is_refused
+
+
 @pytest.mark.parametrize(
     ("flags", "is_refused"),
     [
@@ -118,4 +154,19 @@ def test_published_figures_are_not_overwritten_by_others(flags, is_refused):
     with expected:
         command_line.check_published(
             parser, arguments, ("json", "page"), ("held_out",)
+        )
+
+
+def test_published_figures_are_known_by_any_name_of_their_path(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--held-out", type=int, default=8)
+    parser.add_argument("--json", type=Path, default=Path("published.json"))
+    other_name = str(tmp_path / "published.json")
+    arguments = parser.parse_args(["--held-out", "2", "--json", other_name])
+    with pytest.raises(SystemExit):
+        command_line.check_published(
+            parser, arguments, ("json",), ("held_out",)
         )

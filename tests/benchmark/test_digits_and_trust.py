@@ -1,11 +1,13 @@
 """What the scripts of the digits and of trust work out themselves."""
 
 import math
+import os
 from argparse import Namespace
 
 import numpy as np
 import pytest
 
+from keras_metalr.workloads import sklearn_source
 from tests import benchmark_scripts
 
 pytestmark = pytest.mark.backend_independent
@@ -37,6 +39,55 @@ def test_other_runs_do_not_lie_among_those_that_are_published(
     with pytest.raises(SystemExit):
         main(flags.split())
     assert message in capsys.readouterr().err
+
+
+def test_the_published_folder_is_known_by_any_name(capsys):
+    folder = os.path.relpath(digits.RESULTS / "digits")
+    for flags, message in (
+        ("--epochs 2", "without --epochs: name --output"),
+        ("--optimizer sgd", "digits is of another optimizer"),
+    ):
+        with pytest.raises(SystemExit):
+            digits.main([*flags.split(), "--output", folder])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--rates 0", "--rates must be 2 or more"),
+        ("--rates -1", "--rates must be 2 or more"),
+        ("--seeds 0", "--seeds must be 1 or more"),
+        ("--epochs 0", "--epochs must be 1 or more"),
+    ],
+)
+def test_digits_refuse_what_makes_no_comparison(
+    flags, message, tmp_path, capsys
+):
+    output = tmp_path / "runs"
+    with pytest.raises(SystemExit):
+        digits.main([*flags.split(), "--output", str(output)])
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_no_folder_is_claimed_without_data(tmp_path, monkeypatch, capsys):
+    def refuse():
+        raise ImportError("no scikit-learn")
+
+    monkeypatch.setattr(sklearn_source, "datasets", refuse)
+    output = tmp_path / "runs"
+    assert digits.main(["--output", str(output)]) == 2
+    assert capsys.readouterr().err == "error: no scikit-learn\n"
+    assert not output.exists()
+
+
+def test_trust_finds_first_that_its_record_cannot_be_written(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    flags = ["--preset", "none", "--runs", str(runs)]
+    assert trust.main([*flags, "--output", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert not runs.exists()
 
 
 def test_trust_is_the_mean_of_the_second_half():

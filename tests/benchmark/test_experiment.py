@@ -18,7 +18,10 @@ from keras_metalr.benchmark.experiment import make_runs
 from keras_metalr.benchmark.identity import CONTROLLER_FILE
 from keras_metalr.benchmark.identity import controller_identity
 from keras_metalr.benchmark.identity import is_claimed_by_another
+from keras_metalr.benchmark.records import DamagedRecordError
+from keras_metalr.benchmark.records import file_name
 from keras_metalr.benchmark.records import write_json
+from keras_metalr.benchmark.runner import identity
 
 pytestmark = pytest.mark.backend_independent
 
@@ -87,3 +90,17 @@ def test_folder_belongs_to_one_backend(tmp_path):
     assert not is_claimed_by_another(tmp_path)
     with pytest.raises(ValueError, match=r"'other'.*KERAS_BACKEND=other"):
         claim_folder(tmp_path)
+
+
+def test_a_damaged_record_is_found_before_any_run(tmp_path):
+    workload = workloads.get("digits")
+    jobs = [
+        Job(f"seed {seed}", workload, RunConfig(seed=seed, steps=2))
+        for seed in (0, 1)
+    ]
+    path = tmp_path / file_name(identity(workload, jobs[1].config))
+    path.write_text("{")
+    console = Console(file=io.StringIO())
+    with pytest.raises(DamagedRecordError, match="not valid JSON"):
+        make_runs(jobs, workload.load_data(), tmp_path, console)
+    assert list(tmp_path.iterdir()) == [path]

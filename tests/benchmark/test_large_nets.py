@@ -1,7 +1,10 @@
 """The comparison on large networks: its runs, its schedules and its page."""
 
 import json
+import math
+import types
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from keras_metalr.benchmark.large_nets.page import sections
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.benchmark.text import environment_text
+from keras_metalr.workloads import tfds_source
 from keras_metalr.workloads.tiny_bert import save_tiny_bert
 from tests import benchmark_scripts
 from tests.benchmark.environment import ENVIRONMENT
@@ -37,6 +41,86 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys):
     assert large_nets.main(["check", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error
+
+
+def test_the_published_page_is_of_the_published_runs(
+    tmp_path, monkeypatch, capsys
+):
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(large_nets, "PAGE", page)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SystemExit):
+        large_nets.main(["page", "--output", str(tmp_path / "other")])
+    assert "without --output: name --page" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_figures_that_are_not_finite_read_diverged(tmp_path):
+    _write(tmp_path, loss=math.inf)
+    _write(tmp_path, loss=math.nan)
+    (section,) = sections(tmp_path)
+    (row,) = section.rows
+    assert row[2:] == (2, "0.500", "0.500", "diverged", "0.500")
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Where published runs lie, and a folder with files that are not read."""
+    monkeypatch.setattr(large_nets, "RESULTS", tmp_path / "published")
+    folder = tmp_path / "prepared"
+    for name in ("notes.json", "encoder.npz", "encoder/config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    return ["run", "--tasks", "encoder", "--folder", str(folder)]
+
+
+def test_runs_of_another_backend_do_not_lie_among_the_published(
+    published, capsys
+):
+    assert keras.backend.backend() != "jax"
+    assert large_nets.main(published) == 2
+    assert "The published runs are of JAX" in capsys.readouterr().err
+    assert not large_nets.RESULTS.exists()
+
+
+def test_no_time_is_no_run(published, tmp_path, capsys):
+    output = tmp_path / "records"
+    more = ["--output", str(output), "--seconds", "0"]
+    assert large_nets.main([*published, *more]) == 0
+    assert not list(output.iterdir()) and capsys.readouterr().out == ""
+    (output / "run.json").write_text("[]")
+    assert large_nets.main([*published, *more]) == 2
+    assert "must hold a JSON object" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_not_prepared_is_one_line(tmp_path, capsys):
+    flags = ["--folder", str(tmp_path / "none"), "--output", str(tmp_path)]
+    assert large_nets.main(["run", *flags]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: There is no") and "\n" not in error
+
+
+def test_an_encoder_is_looked_for_before_the_data(tmp_path, capsys):
+    folder = tmp_path / "large_nets"
+    flags = ["--folder", str(folder), "--preset", str(tmp_path)]
+    assert large_nets.main(["prepare", *flags]) == 2
+    error = capsys.readouterr().err
+    assert "lacks ['config.json', 'vocab.txt', 'model.safetensors']" in error
+    assert not folder.exists()
+
+
+def test_prepare_downloads_nothing(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("safetensors")
+    builder = types.SimpleNamespace(
+        is_prepared=lambda: False, data_dir="nowhere"
+    )
+    monkeypatch.setattr(tfds_source, "_builder", lambda name: builder)
+    for name in large_nets.ENCODER_FILES:
+        (tmp_path / name).touch()
+    flags = ["--folder", str(tmp_path / "a"), "--preset", str(tmp_path)]
+    assert large_nets.main(["prepare", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: The data set 'cifar10' was not found in")
 
 
 def test_without_the_records_no_page_is_emptied(tmp_path, capsys):
@@ -95,7 +179,7 @@ def test_a_run_on_all_of_sst2_has_a_row_with_its_quarters(tmp_path):
     assert page.count("| MetaLR | earlier | 2e-5 | 4 | 2,104") == 1
 
 
-def _write(folder, *, controller="", accuracy=0.5, note="", **changes):
+def _write(folder, *, controller="", accuracy=0.5, loss=0.5, note=""):
     record = {
         "task": "encoder",
         "method": "metalr" if controller else "tuned",
@@ -104,13 +188,13 @@ def _write(folder, *, controller="", accuracy=0.5, note="", **changes):
         "seed": 0,
         "num_steps": 400,
         "eval_accuracy": accuracy,
-        "eval_loss": 0.5,
+        "eval_loss": loss,
         "eval_f1": 0.5,
         "note": note,
         "environment": ENVIRONMENT,
     }
     name = f"{len(list(folder.glob('*.json')))}.json"
-    write_json(folder / name, record | changes)
+    write_json(folder / name, record)
 
 
 def test_runs_of_two_controllers_are_not_averaged(tmp_path):

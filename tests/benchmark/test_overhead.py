@@ -155,3 +155,30 @@ def test_figures_of_two_backends_do_not_share_a_file(quick, tmp_path, capsys):
         overhead.main(["--models", "dense", "--output", str(path)])
     assert "is of the backend other, not" in capsys.readouterr().err
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("pairs", [0, -1])
+def test_a_measurement_has_a_pair_at_least(quick, tmp_path, capsys, pairs):
+    with pytest.raises(SystemExit):
+        overhead.main(["--pairs", str(pairs), "--no-start"])
+    assert "--pairs must be 1 or more" in capsys.readouterr().err
+
+
+def test_halves_of_a_row_are_both_compiled_or_neither(quick, tmp_path, capsys):
+    path = tmp_path / "overhead.json"
+    is_compiled = keras.backend.backend() != "torch"
+    row = {"model": "dense", "jit_compile": not is_compiled}
+    content = {"backend": keras.backend.backend(), "results": [row]}
+    text = json.dumps(content)
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        overhead.main(["--models", "dense", "--output", str(path)])
+    assert "with jit_compile=" in capsys.readouterr().err
+    assert path.read_text() == text
+
+
+@pytest.mark.backend_independent
+def test_a_file_that_cannot_be_written_is_found_first(quick, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        overhead.main(["--output", str(tmp_path)])
+    assert "is a folder" in capsys.readouterr().err

@@ -83,6 +83,8 @@ def test_file_name_is_readable_and_unique():
         ("{", "not valid JSON"),
         ('{"format_version": 0}', "format_version"),
         ('{"format_version": 1}', "holds no run: it lacks 'config'"),
+        ('{"format_version": 1, "config": []}', "it lacks 'config'"),
+        ("[]", "must hold a JSON object. Received: list"),
     ],
 )
 def test_load_refuses_other_files(tmp_path, text, message):

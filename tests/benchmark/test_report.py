@@ -109,6 +109,37 @@ def test_incomplete_runs_are_not_compared(dropped, message):
         compare(kept)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"epochs": 2}, "epochs 20 and 2"),
+        ({"backend": "jax"}, "backend None and 'jax'"),
+        ({"controller": "other"}, "controller None and 'other'"),
+    ],
+)
+def test_runs_of_two_settings_are_not_compared(tmp_path, config, message):
+    # The last one is MetaLR's.
+    *others, last = records()
+    last.config.update(config)
+    with pytest.raises(ValueError, match=f"same settings. Rec.*{message}"):
+        compare([*others, last])
+    save(tmp_path, [*others, last])
+    with pytest.raises(ValueError, match="same settings"):
+        tables.digits_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["demo.json", "trust.json", "digits/digits-1.json"]
+)
+def test_a_record_of_another_form_is_one_line(page, tmp_path, capsys, name):
+    path = tmp_path / "results" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[]")
+    assert report.main(page.arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error == (f"error: {path} must hold a JSON object. Received: list.")
+
+
 def test_digits_table(tmp_path):
     save(tmp_path, records())
     write_json(
@@ -221,12 +252,15 @@ def test_experience_table(tmp_path):
         "-0.100 [-0.110, -0.090] |"
     ) in text
     assert "7 small tasks, each trained 20 times for 200 steps" in text
+    assert "| first 5 | last 5 |" in text and "best of 36 tuned" in text
     assert "Data: digits, cifar10 (lossy copy)." in text
     assert identity.OTHER_CONTROLLER not in text
     content["controllers"]["general"] = "abc-rule1"
+    content |= {"num_runs": 2, "num_tuned": 12}
     write_json(tmp_path / "experience.json", content)
     text = tables.experience_table(tmp_path / "experience.json")
     assert text.endswith(identity.OTHER_CONTROLLER)
+    assert "| first 1 | last 1 |" in text and "best of 12 tuned" in text
 
 
 def test_trust_table(tmp_path):
@@ -238,6 +272,15 @@ def test_trust_table(tmp_path):
     assert text.count("| net | 1e-5 | 0.46 | 1.234 |") == 2
     assert text.count("net: a copy;") == 1
     assert "80 steps at a constant rate" in text
+
+
+def test_trust_that_is_not_known_and_a_run_that_diverged(tmp_path):
+    row = {"task": "net", "note": "", "learning_rate": 10.0}
+    row |= {"trust_ratio": math.nan, "validation_loss": math.inf}
+    content = {"environment": ENVIRONMENT, "num_steps": 80, "rows": [row]}
+    write_json(tmp_path / "trust.json", content)
+    text = tables.trust_table(tmp_path / "trust.json")
+    assert "| net | 10 | - | diverged |" in text
 
 
 def test_a_wrong_preset_is_named():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,9 +16,12 @@ from keras_metalr.benchmark import RunConfig
 from keras_metalr.benchmark import identity as benchmark_identity
 from keras_metalr.benchmark import run
 from keras_metalr.benchmark import runner
+from keras_metalr.benchmark.curves import loss_curve
+from keras_metalr.benchmark.observers import StepLosses
 from keras_metalr.benchmark.records import NotSavedError
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.runner import identity
+from keras_metalr.benchmark.scoring import stability
 from keras_metalr.benchmark.text import results_line
 
 
@@ -219,6 +223,32 @@ def test_step_losses_are_those_of_the_batches(digits):
     np.testing.assert_allclose(curve["value"], expected, rtol=1e-4)
 
 
+@pytest.mark.backend_independent
+def test_a_loss_below_rounding_is_told_from_one_that_is_not_finite():
+    observer = StepLosses()
+    # Keras's means, in float32, of 1e9, 1 (lost), 5e8 and infinity.
+    for batch, mean in enumerate((1e9, 5e8, 5e8, math.inf)):
+        observer.on_train_batch_end(batch, {"loss": np.float32(mean)})
+    assert observer.losses == [1e9, None, 5e8, math.inf]
+    assert stability(observer.losses) == math.inf
+    assert stability(observer.losses[:3]) == pytest.approx(6.25e16)
+    values = loss_curve([1.0], 4, observer.losses)["value"]
+    assert math.isnan(values[1]) and values[2:] == [5e8, math.inf]
+
+
+@pytest.mark.backend_independent
+def test_epochs_count_a_batch_no_larger_than_the_data(digits):
+    workload, data = digits
+    few = dataclasses.replace(
+        data, x_train=data.x_train[:16], y_train=data.y_train[:16]
+    )
+    result = run(workload, RunConfig(epochs=3), data=few)
+    assert workload.batch_size > 16
+    assert result.results["epoch"] == 3.0
+    # Half of three losses, one an epoch, is two: not too few.
+    assert math.isfinite(result.results["stability_last_half"])
+
+
 def test_diverged_run_is_recorded_and_cut_short(digits, tmp_path):
     _, data = digits
     workload = workloads.get("digits", optimizer="sgd").replace(
@@ -263,7 +293,9 @@ def test_cosine_warms_up_and_ends_at_zero(digits):
     assert curve["value"][-1] < 1e-3
 
 
-def test_metalr_run_has_curves(digits, controller_folder, tmp_path):
+def test_metalr_run_has_curves(
+    digits, controller_folder, tmp_path, monkeypatch
+):
     workload, data = digits
     config = RunConfig(
         method="metalr",
@@ -282,7 +314,15 @@ def test_metalr_run_has_curves(digits, controller_folder, tmp_path):
     last = result.curves["learning_rate"]["value"][-1]
     assert last == pytest.approx(result.history["learning_rate"][-1])
     assert len(result.history["learning_rate"]) == 2
-    assert run(workload, config, output=tmp_path).results == result.results
+    # It is the same run from wherever its controller is called.
+    folder = Path(controller_folder)
+    assert result.config["method_options"] == {"controller": folder.name}
+    monkeypatch.chdir(folder.parent)
+    for name in (controller_folder, folder.name):
+        options = {"controller": name}
+        same = dataclasses.replace(config, method_options=options)
+        again = run(workload, same, output=tmp_path)
+        assert again.resumed and again.results == result.results
 
 
 @pytest.mark.backend_independent

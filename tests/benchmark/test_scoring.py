@@ -57,6 +57,10 @@ def test_stability_is_the_variance():
     losses = [4.0, 2.0, 1.0, 1.0]
     assert scoring.stability(losses) == pytest.approx(np.var(losses))
     assert scoring.stability(losses, last_half=True) == 0.0
+    # What is not known is left out, of its own half.
+    losses = [9.0, None, 3.0, None, 1.0, 3.0]
+    assert scoring.stability(losses) == pytest.approx(np.var([9, 3, 1, 3]))
+    assert scoring.stability(losses, last_half=True) == 1.0
     # The middle one of an odd number is in the last half.
     assert scoring.stability([9.0, 1.0, 3.0], last_half=True) == 1.0
 
@@ -64,8 +68,17 @@ def test_stability_is_the_variance():
 def test_stability_of_a_run_that_diverged_or_never_was():
     assert scoring.stability([1.0, math.nan]) == math.inf
     assert scoring.stability([math.inf, 1.0]) == math.inf
-    assert scoring.stability([math.inf, 1.0], last_half=True) == 0.0
-    assert math.isnan(scoring.stability([]))
+    assert scoring.stability([math.inf, 1.0, 1.0], last_half=True) == 0.0
+    assert scoring.stability([None, math.nan]) == math.inf
+    for losses in ([], [1.0], [None, 1.0]):
+        assert math.isnan(scoring.stability(losses))
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "expected"), [(1, 1), (2, 1), (9, 4), (10, 5), (20, 5)]
+)
+def test_the_first_runs_are_none_of_the_last(num_runs, expected):
+    assert scoring.block_size(num_runs) == expected
 
 
 def test_interval_equals_a_table_of_student_t():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from keras_metalr import workloads
+from keras_metalr.benchmark.records import RunResult
 from keras_metalr.workloads.tfds_source import is_prepared
 from tests import benchmark_scripts
+from tests.benchmark.environment import ENVIRONMENT
 
 pytestmark = pytest.mark.backend_independent
 
@@ -72,6 +74,41 @@ def test_the_best_schedule_stands_beside_metalr(arguments, tmp_path):
     for path in (path for path in paths if "-metalr-" in path.name):
         path.unlink()
         assert "| a small net |" not in unfamiliar.page(tmp_path / "records")
+
+
+@pytest.mark.parametrize(
+    ("half", "expected"), [(0.9e-3, True), (1.1e-3, False)]
+)
+def test_nets_with_far_lower_rates_are_named(
+    arguments, tmp_path, half, expected
+):
+    def save(method, rate, seed, rates):
+        run = RunResult(
+            config={
+                "workload": "small",
+                "method": method,
+                "learning_rate": rate,
+                "seed": seed,
+            },
+            environment=ENVIRONMENT,
+            history={},
+            curves={"learning_rate": {"step": [1, 2, 3], "value": rates}},
+            results={
+                "eval_loss": rate,
+                "eval_accuracy": 0.5,
+                "num_steps": 3,
+            },
+        )
+        run.save(tmp_path / "records" / f"{method}-{rate}-{seed}.json")
+
+    # The second has the higher loss.
+    save("cosine", 0.02, 0, [0.02, 0.01, 0.0])
+    save("static", 3.0, 0, [3.0, 3.0])
+    for seed in unfamiliar.SEEDS:
+        save("metalr", 1e-3, seed, [1e-3, half, 1.0])
+    page = unfamiliar.page(tmp_path / "records")
+    assert ("of the schedule's on:\na small net.\n" in page) == expected
+    assert "`records`; " in page
 
 
 def test_words_are_followed_by_the_next_one():

@@ -45,13 +45,13 @@ def test_each_task_learns_for_itself_from_runs_on_other_batches(bank):
 @pytest.mark.large
 def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "NUM_STEPS", 20)
-    monkeypatch.setattr(benchmark, "BLOCK", 2)
     file = tmp_path / "result.json"
     benchmark.main(
         f"--families dense --controllers supervised general --tasks 2 --runs 4 "
         f"--data digits --output {file}".split()
     )
     record = json.loads(file.read_text())
+    assert record["num_tuned"] == 36
     assert record["command"].endswith(f"--runs 4 --data digits --output {file}")
     names = [row["controller"] for row in record["rows"]]
     assert names == ["supervised", "general"]
@@ -63,5 +63,25 @@ def test_figures_are_stored(data, tmp_path, monkeypatch, capsys):
         first = np.mean(by_run[:2])
         assert row["with"]["first"]["mean"] == pytest.approx(first, abs=2e-4)
         assert f"{row['with']['first']['mean']:.3f} [" in shown
+        assert "first 2" in shown and "last 2" in shown
         gain = row["with"]["last_less_first"]["mean"]
         assert gain == pytest.approx(np.mean(by_run[2:]) - first, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--controllers", "general", "none"), "There is no preset 'none'"),
+        (("--output", "."), "is a folder"),
+        # The first and the last would be one.
+        (("--runs", "1"), "--runs must be 2 or more"),
+    ],
+)
+def test_what_is_missing_is_found_before_the_loops(
+    tmp_path, capsys, flags, message
+):
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main(["--output", str(tmp_path / "a.json"), *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

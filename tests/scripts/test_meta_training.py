@@ -63,3 +63,32 @@ def test_other_data_than_a_folder_keeps_are_one_line(tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert "keeps the data sets ['digits'], not ['digits', 'sst2']" in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("meta_ablation.py", ("--json", "."), "is a folder"),
+        ("meta_ablation.py", ("--start", "none"), "There is no preset 'none'"),
+        ("meta_ablation.py", ("--rows", "none"), "invalid choice: 'none'"),
+        ("meta_ablation.py", ("--tasks", 0), "--tasks must be 1 or more"),
+        ("meta_leave_out.py", ("--page", "."), "is a folder"),
+        ("meta_leave_out.py", ("--start", "none"), "There is no preset 'none'"),
+        (
+            "meta_leave_out.py",
+            ("--families", "dense", "--among", "residual", "autoencoder"),
+            "without ['dense']",
+        ),
+        ("meta_leave_out.py", ("--held-out", 0), "--held-out must be 1"),
+    ],
+)
+def test_what_is_missing_is_found_before_the_data(
+    tmp_path, capsys, script, flags, message
+):
+    files = ("--json", tmp_path / "a.json", "--page", tmp_path / "a.md")
+    work = ("--work", tmp_path / "work") if "leave" in script else ()
+    with pytest.raises(SystemExit) as caught:
+        call_main(script, *files, *work, *flags)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from keras_metalr.benchmark.full_report import encoders
+from keras_metalr.benchmark.full_report import runs
+from keras_metalr.benchmark.records import NotSavedError
 from tests.scripts.running import call_main
 from tests.scripts.running import run_script
 
@@ -70,6 +72,11 @@ def test_sections_without_data_are_skipped_in_a_smoke_run(tmp_path):
             "error: `seeds` must be at least 1",
         ),
         (
+            # Before an encoder is made.
+            ("--sections", "sst2", "--budget", "smoke", "--seeds", "0"),
+            "error: `seeds` must be at least 1",
+        ),
+        (
             ("--sections", "sst2", "--budget", "smoke", "--publish"),
             "error: `--publish` is for figures that mean something",
         ),
@@ -100,6 +107,31 @@ def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
     assert error.startswith(message)
     assert "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_other_files_among_the_results_are_found_before_the_runs(
+    tmp_path, capsys
+):
+    path = tmp_path / "results" / "other.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    flags = ("--budget", "smoke", "--sections", "phases", "--output", tmp_path)
+    assert call_main(SCRIPT, *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert "other.json holds no part" in error and "\n" not in error
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(self):
+        raise NotSavedError(None, tmp_path / "a.json", OSError("disk full"))
+
+    monkeypatch.setattr(runs._Maker, "make", refuse)
+    flags = ("--budget", "smoke", "--sections", "phases", "--output", tmp_path)
+    assert call_main(SCRIPT, *flags) == 2
+    error = capsys.readouterr().err.strip()
+    assert "a.json could not be written (disk full)" in error
+    assert "\n" not in error
 
 
 def test_without_the_published_runs_nothing_is_resumed(

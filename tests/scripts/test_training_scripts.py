@@ -1,13 +1,20 @@
 """The scripts: what they print, write and refuse."""
 
 import json
+import os
 import re
+import sys
 
+import keras
 import pytest
 
 from keras_metalr.benchmark.text import environment_text
+from tests import benchmark_scripts
 from tests.scripts.running import call_main
 from tests.scripts.running import run_script
+
+# What argparse calls the script: this process.
+_PROGRAM = os.path.basename(sys.argv[0])
 
 
 def _last_line(text):
@@ -175,3 +182,78 @@ def test_the_card_of_a_fit_says_what_was_run(tmp_path):
     assert "| fit | Adam 0.001, batch 64, 10 epochs; mean squared" in card
     (folder,) = (tmp_path / "runs").iterdir()
     assert f"{folder.name} backend |" in card
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--optimizers", "adam", "adam"), "--optimizers must name none twice"),
+        (("--rates", "1e-3", "0.001"), "--rates must name none twice"),
+        (("--epochs", "5", "5"), "--epochs must name none twice"),
+        (("--seeds", "1", "1"), "--seeds must name none twice"),
+        (("--rates", "1e-3", "-1"), "--rates must be positive numbers"),
+        (("--epochs", "0"), "--epochs must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_fitted_is_found_before_the_runs(
+    tmp_path, capsys, flags, message
+):
+    folders = ("--output", tmp_path / "preset", "--runs", tmp_path / "runs")
+    with pytest.raises(SystemExit) as caught:
+        call_main("fit_controller.py", *folders, *flags)
+    assert caught.value.code == 2
+    assert _last_line(capsys.readouterr().err).startswith(
+        f"{_PROGRAM}: error: {message}"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.backend_independent
+def test_a_damaged_run_of_a_ladder_is_one_line(tmp_path, capsys):
+    runs = tmp_path / keras.backend.backend()
+    runs.mkdir()
+    path = runs / "digits-adam-1-seed0-rate0.001.json"
+    path.write_text("{")
+    flags = ["--rates", 1e-3, "--epochs", 1, "--seeds", 0, "--runs", tmp_path]
+    flags += ["--optimizers", "adam", "--output", tmp_path / "preset"]
+    with pytest.raises(SystemExit) as caught:
+        call_main("fit_controller.py", *flags)
+    assert caught.value.code == 2
+    assert _last_line(capsys.readouterr().err).startswith("error: ")
+
+
+@pytest.mark.backend_independent
+def test_the_file_of_a_demo_is_looked_at_first(tmp_path, capsys):
+    flags = ("--digits-only", "--output", tmp_path, "--save-json", tmp_path)
+    assert call_main("demo.py", *flags) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.backend_independent
+def test_mlp_without_room_for_its_records_is_one_line(tfds_dir, capsys):
+    flags = ("--methods", "static", "--train-examples", 8)
+    assert call_main("train_mlp.py", *flags, "--output", __file__) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: Nothing can be written in the folder")
+    assert "\n" not in error
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    "main",
+    [
+        lambda: call_main("meta_ablation.py"),
+        lambda: call_main("meta_leave_out.py"),
+        lambda: benchmark_scripts.load("experience").main([]),
+    ],
+)
+def test_meta_training_on_another_backend_is_one_line(capsys, main):
+    pytest.importorskip("jax")
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: Meta-training runs on JAX. Received:")
+    assert "\n" not in error

@@ -22,6 +22,8 @@ from keras_metalr.benchmark.records import write_text
 
 FORMAT_VERSION = 1
 MAX_POINTS = 200
+# The sections whose runs are drawn: with their curves.
+WITH_CURVES = ("cifar10", "sst2")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class PartResult:
         Args:
             folder: Path.
         """
-        with_curves = self.section in ("cifar10", "sst2")
+        with_curves = self.section in WITH_CURVES
         environments: list[Any] = []
         lines = []
         for run in self.runs:

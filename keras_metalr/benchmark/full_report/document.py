@@ -17,6 +17,9 @@ from typing import Any
 from keras_metalr.benchmark.records import encode
 from keras_metalr.benchmark.text import markdown_table
 
+# What the mark of every figure begins with.
+MARK = "<!-- figure "
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -65,7 +68,7 @@ class Figure:
         """A comment that changes with the data, and stands in the SVG."""
         text = json.dumps(encode(self.data), sort_keys=True, allow_nan=False)
         digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
-        return f"<!-- figure {self.name}: {digest} -->"
+        return f"{MARK}{self.name}: {digest} -->"
 
     def svg(self) -> str:
         """Draw it."""

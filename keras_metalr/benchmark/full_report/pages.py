@@ -14,6 +14,7 @@ from keras_metalr.benchmark.full_report import scores
 from keras_metalr.benchmark.full_report import task_blocks
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.condensed import load_all
+from keras_metalr.benchmark.full_report.document import MARK
 from keras_metalr.benchmark.full_report.document import Block
 from keras_metalr.benchmark.full_report.document import Figure
 from keras_metalr.benchmark.full_report.document import Heading
@@ -79,10 +80,14 @@ def write_pages(results: Path, folder: Path) -> list[Path]:
     for name, svg in drawings.items():
         written.append(folder / FIGURES / f"{name}.svg")
         write_text(written[-1], svg)
-    for path in (folder / FIGURES).glob("*.svg"):
-        if path not in written:
-            path.unlink()
+    for path in _drawn(folder / FIGURES) - set(written):
+        path.unlink()
     return written
+
+
+def _drawn(folder: Path) -> set[Path]:
+    """The figures of a folder that `write_pages` has drawn, now or earlier."""
+    return {path for path in folder.glob("*.svg") if MARK in read_text(path)}
 
 
 def stale_pages(results: Path, folder: Path) -> list[Path]:
@@ -109,7 +114,7 @@ def stale_pages(results: Path, folder: Path) -> list[Path]:
         for name, path in paths.items()
         if marks[name] not in drawings[name]
     ]
-    unknown = set((folder / FIGURES).glob("*.svg")) - set(paths.values())
+    unknown = _drawn(folder / FIGURES) - set(paths.values())
     return stale + sorted(unknown)
 
 
@@ -117,6 +122,7 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
     check_records(results)
     parts = load_all(results)
     source = Source(Path(os.path.relpath(results, folder)).as_posix())
+    large_nets = _large_nets(results.parent / LARGE_NETS, source)
     blocks: list[Block] = [
         Heading("The experiment report, run", level=1),
         Paragraph(
@@ -126,7 +132,7 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
             "where other data or another encoder stood in: the next table, and "
             "the name of each task, say so."
         ),
-        *_setup(parts, source),
+        *_setup(parts, source, with_large_nets=bool(large_nets)),
         *_overview(parts, source),
     ]
     for section, title, make in _SECTIONS:
@@ -138,7 +144,7 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
             blocks += [Paragraph(source.lead(part)), *make(part, source)]
             if _is_of_other_controller(part):
                 blocks.append(_of_another())
-    return blocks + _large_nets(results.parent / LARGE_NETS, source)
+    return blocks + large_nets
 
 
 def _of_another() -> Paragraph:
@@ -174,7 +180,9 @@ def _large_nets(folder: Path, source: Source) -> list[Block]:
     return blocks
 
 
-def _setup(parts: Sequence[PartResult], source: Source) -> list[Block]:
+def _setup(
+    parts: Sequence[PartResult], source: Source, with_large_nets: bool
+) -> list[Block]:
     """What was run, what was cut, and on what."""
     if not parts:
         return []
@@ -198,8 +206,9 @@ def _setup(parts: Sequence[PartResult], source: Source) -> list[Block]:
             ("file", "task", "budget", "runs", "what the budget cut", "run on"),
             rows,
             "The command for a budget: "
-            "`python scripts/run_report.py --budget NAME`. ResNet-18 and "
-            "MiniLM on a GPU stand at the end.",
+            "`python scripts/run_report.py --budget NAME`."
+            + " ResNet-18 and MiniLM on a GPU stand at the end."
+            * with_large_nets,
         ),
     ]
 

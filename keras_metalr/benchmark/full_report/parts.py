@@ -118,7 +118,8 @@ class Choices:
         download: Boolean, whether data may be downloaded. Defaults to `False`.
 
     Raises:
-        ValueError: If the controller's name is that of another.
+        ValueError: If the controller's name is that of another, or the number
+            of seeds is out of range.
     """
 
     output: Path
@@ -128,6 +129,10 @@ class Choices:
     download: bool = False
 
     def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(
+                f"`seeds` must be at least 1. Received: seeds={self.seeds}."
+            )
         if Path(self.controller).name == FITTED:
             raise ValueError(
                 f"A controller named {FITTED!r} is taken for the one that "

@@ -30,8 +30,7 @@ def make_plan(
         List of `Part`.
 
     Raises:
-        ValueError: If a budget or a section is unknown, or the number of seeds
-            is out of range.
+        ValueError: If a budget or a section is unknown.
     """
     if budget_name not in BUDGETS:
         raise ValueError(
@@ -42,10 +41,6 @@ def make_plan(
     if unknown:
         raise ValueError(
             f"`sections` must be of {SECTIONS}. Received: {unknown}."
-        )
-    if choices.seeds is not None and choices.seeds < 1:
-        raise ValueError(
-            f"`seeds` must be at least 1. Received: seeds={choices.seeds}."
         )
     budget = BUDGETS[budget_name]
     return [

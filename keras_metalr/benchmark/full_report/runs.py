@@ -13,16 +13,19 @@ from rich.console import Console
 from keras_metalr import experience
 from keras_metalr.benchmark.experiment import Job
 from keras_metalr.benchmark.experiment import JobProgress
+from keras_metalr.benchmark.full_report.condensed import WITH_CURVES
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.condensed import load_all
 from keras_metalr.benchmark.full_report.parts import Ladder
 from keras_metalr.benchmark.full_report.parts import Loop
 from keras_metalr.benchmark.full_report.parts import Part
 from keras_metalr.benchmark.identity import controller_mark
+from keras_metalr.benchmark.page_command import recorded_runs
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
 from keras_metalr.benchmark.records import RunResult
 from keras_metalr.benchmark.records import file_name
+from keras_metalr.benchmark.runner import identity
 from keras_metalr.benchmark.runner import run
 from keras_metalr.benchmark.text import results_line
 from keras_metalr.controller import CONFIG_FILE
@@ -46,7 +49,7 @@ def make_parts(
     output: Path,
     budget: str,
     console: Console,
-) -> list[PartResult]:
+) -> None:
     """Make every run that is missing, part by part.
 
     Each part is saved as soon as it is whole.
@@ -58,23 +61,16 @@ def make_parts(
             condensed parts.
         budget: String, the budget's name.
         console: `rich.console.Console`.
-
-    Returns:
-        List of `PartResult`.
     """
-    results = []
     weights = [weight for part in parts for weight in part.weights()]
     with JobProgress(console, weights) as progress:
         for part in parts:
             maker = _Maker(part, data[part.name], output, budget, progress)
-            result = maker.make()
-            result.save(output / "results")
-            results.append(result)
+            maker.make().save(output / "results")
         progress.start(f"{progress.num_made} made, {progress.num_found} found")
-    return results
 
 
-def resume(published: Path, output: Path) -> int:
+def resume(published: Path, output: Path, parts: Sequence[Part]) -> None:
     """Write one record a run again, from condensed parts.
 
     So that another controller, or a part that is made anew, makes only what is
@@ -84,18 +80,40 @@ def resume(published: Path, output: Path) -> int:
         published: Path of the folder with the condensed parts.
         output: Path of the folder that `make_parts` writes to; records there
             stay.
-
-    Returns:
-        Integer, how many records were written.
+        parts: Sequence of `Part`, what is to be made. A run that one of them
+            draws is not resumed from a part that kept no curves of it.
     """
-    count = 0
+    drawn = [
+        identity(job.workload, job.config)
+        for part in parts
+        if part.section in WITH_CURVES
+        for job in part.jobs
+    ]
     for part in load_all(published):
         for record in part.runs:
+            config = {
+                name: value
+                for name, value in record.config.items()
+                if name != "controller"
+            }
+            if not record.curves and config in drawn:
+                continue
             path = output / RECORDS / file_name(record.config)
             if not path.is_file():
                 record.save(path)
-                count += 1
-    return count
+
+
+def check_made(output: Path) -> None:
+    """Read what is there already, to find before the runs what is damaged.
+
+    Args:
+        output: Path of the folder that `make_parts` writes to.
+
+    Raises:
+        ValueError: If a record, or a condensed part, is damaged.
+    """
+    recorded_runs(output / RECORDS)
+    load_all(output / "results")
 
 
 class _Maker:

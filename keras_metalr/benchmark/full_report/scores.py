@@ -12,13 +12,15 @@ import numpy as np
 
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.scoring import block_size
 from keras_metalr.benchmark.scoring import epochs_to_target
 from keras_metalr.benchmark.scoring import mean_and_interval
 
 # A run that failed counts as this much regret: 1 is no progress at all.
 HIGHEST_REGRET = 5.0
-# The first five runs of the feedback loop against the last five.
-BLOCK = 5
+# What can be gained at the least, as a share of the loss before training, as in
+# `meta_training.bank.regret`: where there is less, regret has no scale.
+_LEAST_GAIN = 0.02
 
 
 def method_groups(
@@ -81,7 +83,8 @@ class Reference:
 
     def regret(self, loss: float) -> float:
         """0 is the best reference, 1 no progress; at most 5."""
-        share = (loss - self.best) / (self.initial - self.best)
+        least = _LEAST_GAIN * abs(self.initial) + 1e-8
+        share = (loss - self.best) / max(self.initial - self.best, least)
         return min(share, HIGHEST_REGRET) if share == share else HIGHEST_REGRET
 
 
@@ -124,7 +127,7 @@ class Loops:
     def blocks(self) -> list[Block]:
         """The first runs, the last, and by how much the last are higher."""
         num_runs = self.gathered.shape[1]
-        size = min(BLOCK, max(1, num_runs // 2))
+        size = block_size(num_runs)
         first, last = (
             Block(
                 name,

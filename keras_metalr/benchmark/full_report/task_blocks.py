@@ -198,7 +198,8 @@ def results_line_blocks(part: PartResult, source: Source) -> list[Block]:
             f"500; one seed, batches of {config['batch_size']}, AdamW, "
             f"{rate_text(part.details['report_rate'])} in the optimizer. "
             f"Trained here for {count_text(num_steps, 'step')} on "
-            f"{count_text(num_train, 'example')}. `eval_runtime` in seconds, "
+            f"{count_text(num_train, 'example')}. `eval_f1` is macro F1, the "
+            "mean over both classes; `eval_runtime` in seconds, "
             "the first of a run with compiling; `epoch`: the share "
             "of the training examples here that was seen. `-`: the report does "
             "not say.",

@@ -13,6 +13,7 @@ from keras_metalr.benchmark.scoring import mean_and_interval
 from keras_metalr.benchmark.text import OPTIMIZERS
 from keras_metalr.benchmark.text import epochs_text
 from keras_metalr.benchmark.text import mean_text
+from keras_metalr.benchmark.text import stability_text
 
 _TITLES = {
     "cifar10_resnet18": "ResNet-18 on CIFAR-10",
@@ -102,8 +103,8 @@ def summary_cells(summary: Summary) -> tuple[Any, ...]:
         mean_text(summary.loss, summary.loss_interval, scale=1, digits=3),
         mean_text(summary.f1, summary.f1_interval, scale=1, digits=3),
         epochs_text(summary.epochs_to_target),
-        f"{summary.whole_stability:.2g}",
-        f"{summary.stability:.2g}",
+        stability_text(summary.whole_stability),
+        stability_text(summary.stability),
         f"{summary.seconds:.1f}",
     )
 

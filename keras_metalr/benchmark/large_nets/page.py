@@ -1,6 +1,5 @@
 """The page, from the records: a table for each task and device."""
 
-import json
 import statistics
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -15,13 +14,17 @@ from keras_metalr.benchmark.large_nets.tasks import TASKS
 from keras_metalr.benchmark.large_nets.tasks import Task
 from keras_metalr.benchmark.large_nets.tasks import rates
 from keras_metalr.benchmark.records import RunResult
+from keras_metalr.benchmark.records import decode
+from keras_metalr.benchmark.records import read_json
 from keras_metalr.benchmark.text import METHOD_NAMES
 from keras_metalr.benchmark.text import environment_text
+from keras_metalr.benchmark.text import figure_text
 from keras_metalr.benchmark.text import markdown_table
 from keras_metalr.benchmark.text import rate_text
 from keras_metalr.update_rule import RULE_VERSION
 
 HEADS = ("method", "rate", "seeds", "accuracy", "lowest", "loss", "F1")
+_FIGURES = ("eval_accuracy", "eval_loss", "eval_f1")
 COLUMNS = """
 Accuracy, loss and macro F1 on the validation data at the end, which MetaLR
 reads: 512 images, 872 texts. Means over the seeds, and the lowest accuracy of
@@ -38,7 +41,7 @@ the first or the last, a better one may lie beyond.
 """
 _FOOT = """
 Made by `python benchmarks/large_nets.py page` from
-`benchmarks/results/large_nets`.
+`{folder}`.
 """
 _ALL_OF_SST2 = """
 ## The same encoder on all of SST-2
@@ -75,12 +78,13 @@ class Section(NamedTuple):
     is_of_another: bool
 
 
-def page(folder: Path) -> str:
+def page(folder: Path, name: str) -> str:
     """Markdown of all records.
 
     Args:
         folder: Path of the records, and of those of `scripts/train_sst2.py`
             in `all_of_sst2`.
+        name: String, what the page calls the folder.
     """
     paragraphs = [_HEAD.strip().format(columns=COLUMNS.strip())]
     title = None
@@ -92,7 +96,8 @@ def page(folder: Path) -> str:
         if section.is_of_another:
             paragraphs.append(OTHER_CONTROLLER)
     paragraphs += _all_of_sst2(folder / "all_of_sst2")
-    return "\n\n".join([*paragraphs, _FOOT.strip()]) + "\n"
+    foot = _FOOT.strip().format(folder=name)
+    return "\n\n".join([*paragraphs, foot]) + "\n"
 
 
 def sections(folder: Path) -> list[Section]:
@@ -101,7 +106,7 @@ def sections(folder: Path) -> list[Section]:
     Args:
         folder: Path of the records.
     """
-    records = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    records = [_read(path) for path in sorted(folder.glob("*.json"))]
     found = []
     for name, task in TASKS.items():
         made = [r for r in records if r["task"] == name]
@@ -123,6 +128,12 @@ def sections(folder: Path) -> list[Section]:
                 )
             )
     return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record; its figures may be infinite, or NaN."""
+    record = read_json(path)
+    return record | {name: decode(record[name]) for name in _FIGURES}
 
 
 def _newest_mark(records: list[dict[str, Any]]) -> str:
@@ -158,7 +169,7 @@ def _row(
     task: Task, method: str, rate: float, runs: list[dict[str, Any]]
 ) -> tuple[Any, ...]:
     def mean(key: str) -> str:
-        return f"{statistics.fmean(float(run[key]) for run in runs):.3f}"
+        return figure_text(statistics.fmean(run[key] for run in runs))
 
     tuned = f"warmup, then {task.schedule}, from"
     what = {"static": "constant", "tuned": tuned, "metalr": "MetaLR, from"}
@@ -167,7 +178,7 @@ def _row(
         rate_text(rate),
         len(runs),
         mean("eval_accuracy"),
-        f"{min(run['eval_accuracy'] for run in runs):.3f}",
+        figure_text(min(run["eval_accuracy"] for run in runs)),
         mean("eval_loss"),
         mean("eval_f1"),
     )
@@ -195,8 +206,8 @@ def _all_of_sst2(folder: Path) -> list[str]:
             f"{run.config['steps']:,}",
             _tokens(run.config["options"]),
             ", ".join(f"{a:.3f}" for a in _quarters(run)),
-            f"{run.results['eval_loss']:.3f}",
-            f"{run.results['eval_f1']:.3f}",
+            figure_text(run.results["eval_loss"]),
+            figure_text(run.results["eval_f1"]),
             environment_text(run.environment),
         )
         for run, is_earlier in runs
@@ -216,10 +227,6 @@ def _place(run: tuple[RunResult, bool]) -> tuple[Any, ...]:
     """Where a run stands: seeds side by side, what is earlier before them."""
     config = run[0].config
     return config["steps"], config["method"], not run[1], config["seed"]
-
-
-def _mark(run: RunResult) -> str:
-    return str(run.config.get("controller", ""))
 
 
 def _rule(mark: str) -> str:

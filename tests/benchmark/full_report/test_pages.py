@@ -119,9 +119,16 @@ def test_check_fails_where_a_figure_was_altered(copied, capsys, name, old, new):
 
 
 def test_check_fails_where_a_figure_is_left_over(copied, capsys):
-    (copied / "pages" / "report" / "old.svg").write_text("<svg></svg>")
+    figures = copied / "pages" / "report"
+    old, foreign = figures / "old.svg", figures / "foreign.svg"
+    # One that somebody else put there is let be.
+    foreign.write_text("<svg></svg>")
+    assert command.main(_arguments(copied, "--check")) == 0
+    old.write_text("<svg>\n<!-- figure old: 0123 --></svg>")
     assert command.main(_arguments(copied, "--check")) == 1
     assert "old.svg" in capsys.readouterr().err
+    assert command.main(_arguments(copied)) == 0
+    assert foreign.exists() and not old.exists()
 
 
 def test_every_figure_and_table_names_its_file(written):
@@ -201,6 +208,7 @@ def test_numbers_by_hand(written):
         "| the report, BERT Base |  | before training | 872 | 0.699 | 0.487 |"
         in text
     )
+    assert "`eval_f1` is macro F1, the mean over both classes" in text
     assert (
         "| the report, BERT Base |  | after one epoch | 500 | 0.432 | 0.856 |"
         in text
@@ -239,7 +247,9 @@ def test_figures_of_an_earlier_controller_say_so(copied):
 
 
 def test_runs_on_a_gpu_stand_at_the_end(copied):
+    sentence = "ResNet-18 and MiniLM on a GPU stand at the end."
     assert "On a GPU" not in _markdown(copied)
+    assert sentence not in _markdown(copied)
     record = {
         "task": "resnet18",
         "method": "metalr",
@@ -256,6 +266,7 @@ def test_runs_on_a_gpu_stand_at_the_end(copied):
     write_json(copied / "large_nets" / "one.json", record)
     assert stale_pages(copied / "results", copied / "pages")
     write_pages(copied / "results", copied / "pages")
+    assert sentence in _markdown(copied)
     text = _markdown(copied).split("## On a GPU")[1]
     assert "the JSON files in [large_nets](../large_nets)" in text
     assert "| MetaLR, from | 10 | 1 | 0.500 | 0.500 | 1.250 | 0.625 |" in text

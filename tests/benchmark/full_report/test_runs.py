@@ -9,9 +9,16 @@ from rich.console import Console
 from keras_metalr.benchmark.full_report.budgets import BUDGETS
 from keras_metalr.benchmark.full_report.condensed import PartResult
 from keras_metalr.benchmark.full_report.parts import Choices
+from keras_metalr.benchmark.full_report.plan import make_plan
+from keras_metalr.benchmark.full_report.runs import RECORDS
+from keras_metalr.benchmark.full_report.runs import check_made
 from keras_metalr.benchmark.full_report.runs import make_parts
 from keras_metalr.benchmark.full_report.runs import resume
 from keras_metalr.benchmark.full_report.sections import MAKERS
+from keras_metalr.benchmark.records import file_name
+from keras_metalr.benchmark.runner import identity
+from tests.benchmark.full_report.made_up import CHOICES
+from tests.benchmark.full_report.made_up import part_results
 
 pytestmark = pytest.mark.backend_independent
 
@@ -30,7 +37,8 @@ def _make(part, folder):
     text = io.StringIO()
     console = Console(file=text, width=200)
     data = {part.name: part.workload.load_data()}
-    (result,) = make_parts([part], data, folder, "smoke", console)
+    make_parts([part], data, folder, "smoke", console)
+    result = PartResult.load(folder / "results" / f"{part.name}.json")
     return result, text.getvalue()
 
 
@@ -58,9 +66,7 @@ def test_feedback_loop_and_the_same_runs_without(part, tmp_path):
     assert [run.results for run in again.runs] == [
         run.results for run in result.runs
     ]
-    kept = PartResult.load(tmp_path / "results" / f"{part.name}.json")
-    assert kept.loops == result.loops
-    assert set(kept.controllers) == {"supervised"}
+    assert set(again.controllers) == {"supervised"}
 
 
 @pytest.mark.large
@@ -82,11 +88,42 @@ def test_what_was_published_is_not_made_again(part, tmp_path):
     result, text = _make(few, tmp_path / "first")
     assert "2 made, 0 found" in text
     published = tmp_path / "first" / "results"
-    assert resume(published, tmp_path / "second") == 2
-    assert resume(published, tmp_path / "second") == 0
+    resume(published, tmp_path / "second", [few])
     again, text = _make(few, tmp_path / "second")
     assert "0 made, 2 found" in text
     again.save(tmp_path)
     assert (tmp_path / again.file).read_text() == (
         published / result.file
     ).read_text()
+
+
+def test_a_run_that_is_drawn_is_not_resumed_without_its_curves(tmp_path):
+    parts = {part.section: part for part in make_plan("full", CHOICES)}
+    (phases,) = (
+        part for part in part_results("full") if part.name == "phases-cifar10"
+    )
+    phases.save(tmp_path / "published")
+    shared = {
+        file_name(identity(job.workload, job.config))
+        for job in parts["cifar10"].jobs
+    } & {file_name(run.config) for run in phases.runs}
+    assert shared
+
+    def resumed(*sections):
+        output = tmp_path / "-".join(sections)
+        chosen = [parts[section] for section in sections]
+        resume(tmp_path / "published", output, chosen)
+        return {path.name for path in (output / RECORDS).iterdir()}
+
+    everything = resumed("phases")
+    assert len(everything) == len(phases.runs) and shared <= everything
+    assert resumed("phases", "cifar10") == everything - shared
+
+
+@pytest.mark.parametrize("name", ["records/a.json", "results/a.json"])
+def test_what_is_damaged_is_found_before_the_runs(tmp_path, name):
+    check_made(tmp_path)
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(ValueError, match=r"a\.json"):
+        check_made(tmp_path)

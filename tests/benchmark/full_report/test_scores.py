@@ -90,6 +90,15 @@ def test_a_run_that_failed_counts_as_the_highest_regret(part):
         assert reference.regret(loss) == scores.HIGHEST_REGRET
 
 
+def test_where_nothing_can_be_gained_regret_has_a_scale():
+    # A best reference that gained nothing, or less.
+    for best in (1.0, 1.5):
+        reference = scores.Reference("static", 0.1, best, 1.0, 8, 2)
+        assert reference.regret(best) == 0.0
+        assert reference.regret(best + 0.01) == pytest.approx(0.5)
+        assert reference.regret(best - 0.01) == pytest.approx(-0.5)
+
+
 def test_references_that_diverged_are_not_the_best(part):
     def losses(config):
         diverged = (config["method"], config["seed"]) == ("cosine", 1)
