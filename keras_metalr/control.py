@@ -130,6 +130,7 @@ class RunControl:
         Returns:
             Tuple of the gradients to apply, and what `after` needs to know.
         """
+        self._context.check_first_update()
         with backend.measuring():
             scale = gradient_scale(self._optimizer)
             by_id = dict(zip(map(id, variables), grads, strict=True))

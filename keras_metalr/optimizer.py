@@ -320,6 +320,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         trainable_variables: Sequence[Tensor],
     ) -> tuple[list[Tensor], list[Tensor]]:
         """`apply` for JAX: takes all state, returns all state."""
+        self._check_same_weights(trainable_variables)
         inner = len(self._inner.variables)
         values = list(optimizer_variables)
         with self._scope(values, trainable_variables) as scope:
@@ -331,6 +332,15 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         with self._scope(values, weights) as scope:
             self._after(before)
         return weights, [scope.get_current_value(v) for v in self.variables]
+
+    def _check_same_weights(self, weights: Sequence[Tensor]) -> None:
+        built = len(self._trainable_variables)
+        if len(weights) != built:
+            raise ValueError(
+                "The optimizer must be given the weights that it was built "
+                f"for. Received: {len(weights)}, and it was built for {built}. "
+                "Compile the model again after a layer was frozen or thawed."
+            )
 
     def _scope(
         self, values: Sequence[Tensor], weights: Sequence[Tensor]

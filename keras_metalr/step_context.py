@@ -64,6 +64,23 @@ class StepContext:
             # function that is being differentiated.
             self.loss, self.arguments = ops.stop_gradient(loss), arguments
 
+    def check_first_update(self) -> None:
+        """Refuse a second update in one step.
+
+        The safe start would take each for a step, and the gradient norm, trust
+        and the rest would be those of a part.
+
+        Raises:
+            ValueError: if the step has applied gradients before.
+        """
+        if self.active and self.applied:
+            raise ValueError(
+                "MetaLR measures one update a step, but this model's "
+                "`train_step` applied gradients by `self.optimizer` more than "
+                "once. Apply those of all weights in one call. For several "
+                "updates give `fit` as many batches."
+            )
+
     def take_loss(self) -> Tensor:
         """The batch's loss, scalar float32.
 

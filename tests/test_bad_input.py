@@ -294,7 +294,7 @@ class OwnLoss(keras.Model):
         return keras.ops.mean(cross_entropy()(y, y_pred))
 
     def train_step(self, *arguments):
-        return _STEPS[BACKEND](self, *arguments, apply=True)
+        return _STEPS[BACKEND](self, *arguments, updates=1)
 
 
 class NoUpdate(keras.Model):
@@ -304,22 +304,29 @@ class NoUpdate(keras.Model):
         return self.compute_loss(y=y, y_pred=y_pred)
 
     def train_step(self, *arguments):
-        return _STEPS[BACKEND](self, *arguments, apply=False)
+        return _STEPS[BACKEND](self, *arguments, updates=0)
 
 
-def _tensorflow_step(model, data, apply):
+class TwoUpdates(NoUpdate):
+    """Applies what it has computed, and applies it again."""
+
+    def train_step(self, *arguments):
+        return _STEPS[BACKEND](self, *arguments, updates=2)
+
+
+def _tensorflow_step(model, data, updates):
     import tensorflow as tf
 
     x, y = data
     with tf.GradientTape() as tape:
         loss = model._own_loss(y, model(x, training=True))
     gradients = tape.gradient(loss, model.trainable_variables)
-    if apply:
+    for _ in range(updates):
         model.optimizer.apply(gradients, model.trainable_variables)
     return {"loss": loss}
 
 
-def _torch_step(model, data, apply):
+def _torch_step(model, data, updates):
     import torch
 
     x, y = data
@@ -328,13 +335,13 @@ def _torch_step(model, data, apply):
     loss.backward()
     variables = list(model.trainable_weights)
     with torch.no_grad():
-        if apply:
-            gradients = [v.value.grad for v in variables]
+        gradients = [v.value.grad for v in variables]
+        for _ in range(updates):
             model.optimizer.apply(gradients, variables)
     return {"loss": loss}
 
 
-def _jax_step(model, state, data, apply):
+def _jax_step(model, state, data, updates):
     import jax
 
     trainable, others, slots, metrics = state
@@ -346,7 +353,7 @@ def _jax_step(model, state, data, apply):
 
     step = jax.value_and_grad(loss_and_state, has_aux=True)
     (loss, others), gradients = step(trainable)
-    if apply:
+    for _ in range(updates):
         trainable, slots = model.optimizer.stateless_apply(
             slots, gradients, trainable
         )
@@ -378,6 +385,34 @@ def test_a_train_step_that_cannot_be_measured(model_class, match, advice):
     # Plain Keras has no objection.
     x, y = make_data()
     assert np.isfinite(model.fit(x, y, **FIT).history["loss"]).all()
+
+
+def test_a_train_step_that_updates_twice():
+    body = compiled("sgd")
+    model = TwoUpdates(body.input, body.output)
+    optimizer = keras.optimizers.SGD(0.01)
+    model.compile(optimizer, loss=cross_entropy(), **QUICK)
+    before = model.get_weights()
+    x, y = make_data()
+    with pytest.raises(ValueError, match=r"more than once.* in one call"):
+        model.fit(x, y, callbacks=[MetaLR(Controller())], **FIT)
+    assert_clean(model, optimizer, 0.01)
+    # On PyTorch the first of the two is made before the second is seen.
+    if BACKEND != "torch":
+        assert largest_difference(before, model.get_weights()) == 0.0
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere Keras says what is new")
+def test_a_layer_that_is_thawed_without_compiling_again():
+    model = compiled("sgd", **QUICK)
+    model.layers[1].trainable = False
+    model.compile("sgd", loss=cross_entropy(), **QUICK)
+    x, y = make_data()
+    model.fit(x, y, callbacks=[MetaLR(Controller())], **FIT)
+    model.layers[1].trainable = True
+    with pytest.raises(ValueError, match="Compile the model again"):
+        model.fit(x, y, callbacks=[MetaLR(Controller())], **FIT)
+    assert_clean(model, model.optimizer)
 
 
 # -- Files that are no checkpoint of a run. ---------------------------------
