@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import types
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from keras_metalr.row_gradient import MIN_SIZE
+from keras_metalr.row_gradient import RowGradient
+from keras_metalr.row_gradient import summed_rows
 
 Tensor = Any
 
@@ -36,13 +41,23 @@ def native_ops() -> Any:
     return _NATIVE_OPS
 
 
-def dense(gradient: Tensor | None) -> Tensor | None:
-    """A gradient as one dense tensor (TensorFlow's embeddings are sparse)."""
+def measurable(
+    gradient: Tensor | None, shape: Sequence[int]
+) -> Tensor | RowGradient | None:
+    """A gradient as one tensor, or by its rows; TensorFlow's may be sparse.
+
+    Args:
+        gradient: Tensor, `tf.IndexedSlices` or `None`.
+        shape: Sequence of integers, the variable's.
+    """
     if gradient is not None and _NAME == "tensorflow":
         import tensorflow as tf
 
         if isinstance(gradient, tf.IndexedSlices):
-            return tf.convert_to_tensor(gradient)
+            # Replicas have rows of their own, and must add up all.
+            if math.prod(shape) < MIN_SIZE or _replicas() > 1:
+                return tf.convert_to_tensor(gradient)
+            return summed_rows(gradient)
     return gradient
 
 
@@ -132,10 +147,12 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     """Elements of the flattened tensor, as float32 of shape `(n,)`.
 
     Args:
-        tensor: Tensor or `keras.Variable` of any shape.
+        tensor: Tensor or `keras.Variable` of any shape, or a `RowGradient`.
         positions: What `constant_positions` returned for sorted integers
             `(n,)`, all of them valid; `None` for every element.
     """
+    if isinstance(tensor, RowGradient):
+        return tensor.elements(positions)
     if _NAME == "torch":
         # The operations of Keras first make sure of what is known here.
         tensor = native(tensor)
@@ -151,6 +168,13 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
         index = np.unravel_index(positions, tensor.shape)
         found = ops.convert_to_tensor(tensor).at[index]
         return ops.cast(found.get(mode="promise_in_bounds"), "float32")
+    if _NAME == "tensorflow" and _is_large_table(tensor):
+        # TensorFlow copies a whole variable that has been updated by rows, each
+        # time that it is read: these elements are taken out of it.
+        import tensorflow as tf
+
+        place = tf.stack(divmod(positions, tensor.shape[1]), axis=1)
+        return ops.cast(tf.gather_nd(native(tensor), place), "float32")
     flat = ops.reshape(tensor, (-1,))
     if positions is not None and _NAME == "jax":
         flat = flat.at[positions].get(
@@ -161,6 +185,15 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
         flat = tf.gather(flat, positions)
     return ops.cast(flat, "float32")
+
+
+def _is_large_table(tensor: Any) -> bool:
+    """Whether it is a variable that may be updated by rows, and a large one."""
+    return (
+        isinstance(tensor, keras.Variable)
+        and len(tensor.shape) == 2
+        and math.prod(tensor.shape) >= MIN_SIZE
+    )
 
 
 def whole(vector: Tensor) -> Tensor:
@@ -188,8 +221,13 @@ def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     return jnp.where(read > float("inf"), 0.0, value)
 
 
-def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
-    """Inner product of two tensors of one shape, scalar float32."""
+def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
+    """Inner product of two tensors of one shape, scalar float32.
+
+    The left one may be a `RowGradient`.
+    """
+    if isinstance(left, RowGradient):
+        left, right = left.sums, left.of(native(right))
     if _NAME == "torch":
         import torch
 
@@ -211,8 +249,10 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     return ops.sum(product)
 
 
-def sum_of_squares(tensor: Tensor) -> Tensor:
+def sum_of_squares(tensor: Tensor | RowGradient) -> Tensor:
     """Squared norm of a tensor, scalar float32."""
+    if isinstance(tensor, RowGradient):
+        tensor = tensor.sums
     if _NAME == "jax":
         import jax
 
@@ -257,16 +297,22 @@ def _masked(gradient: Tensor, keep: Tensor) -> Tensor:
 
 def across_replicas(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Sum over the replicas of a `tf.distribute.Strategy`, if there are any."""
-    if _NAME != "tensorflow":
+    if _NAME != "tensorflow" or _replicas() == 1:
         return list(tensors)
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return list(tensors)
     present = [tensor for tensor in tensors if tensor is not None]
     reduced = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, present))
     return [None if tensor is None else next(reduced) for tensor in tensors]
+
+
+def _replicas() -> int:
+    """How many replicas of a `tf.distribute.Strategy` take this step."""
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+    return 1 if replica is None else int(replica.num_replicas_in_sync)
 
 
 def strategy_scope(model: keras.Model) -> contextlib.AbstractContextManager:

@@ -135,7 +135,10 @@ class RunControl:
             scale = gradient_scale(self._optimizer)
             by_id = dict(zip(map(id, variables), grads, strict=True))
             gradients = backend.across_replicas(
-                [backend.dense(by_id.get(id(v))) for v in self._variables]
+                [
+                    backend.measurable(by_id.get(id(v)), v.shape)
+                    for v in self._variables
+                ]
             )
             loss = backend.across_replicas([self._context.take_loss()])[0]
             gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
