@@ -168,13 +168,15 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
         index = np.unravel_index(positions, tensor.shape)
         found = ops.convert_to_tensor(tensor).at[index]
         return ops.cast(found.get(mode="promise_in_bounds"), "float32")
-    if _NAME == "tensorflow" and _is_large_table(tensor):
+    if _NAME == "tensorflow" and _is_large_table(tensor, positions):
         # TensorFlow copies a whole variable that has been updated by rows, each
-        # time that it is read: these elements are taken out of it.
+        # time that it is read: these rows are taken out of it.
         import tensorflow as tf
 
-        place = tf.stack(divmod(positions, tensor.shape[1]), axis=1)
-        return ops.cast(tf.gather_nd(native(tensor), place), "float32")
+        row, column = divmod(positions, tensor.shape[1])
+        rows = tf.gather(native(tensor), row)
+        found = tf.gather(rows, column[:, None], batch_dims=1)
+        return ops.cast(found[:, 0], "float32")
     flat = ops.reshape(tensor, (-1,))
     if positions is not None and _NAME == "jax":
         flat = flat.at[positions].get(
@@ -187,13 +189,13 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     return ops.cast(flat, "float32")
 
 
-def _is_large_table(tensor: Any) -> bool:
-    """Whether it is a variable that may be updated by rows, and a large one."""
-    return (
-        isinstance(tensor, keras.Variable)
-        and len(tensor.shape) == 2
-        and math.prod(tensor.shape) >= MIN_SIZE
-    )
+def _is_large_table(tensor: Any, positions: Any) -> bool:
+    """Whether it is a variable of whose rows few are asked for."""
+    if not isinstance(tensor, keras.Variable) or len(tensor.shape) != 2:
+        return False
+    size = math.prod(tensor.shape)
+    taken = len(positions) * tensor.shape[1] if size >= MIN_SIZE else size
+    return bool(taken <= size // 4)
 
 
 def whole(vector: Tensor) -> Tensor:
@@ -213,12 +215,10 @@ def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
     old ones, and copies them elsewhere. What the update needs must then depend
     on what was read, as it does here by a condition that never holds.
     """
-    if _NAME != "jax":
+    if _NAME == "torch":
         return value
-    import jax.numpy as jnp
-
     read = sum(vector[0] for vector in vectors)
-    return jnp.where(read > float("inf"), 0.0, value)
+    return ops.where(read > float("inf"), 0.0, value)
 
 
 def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
