@@ -190,12 +190,13 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
 
 def _is_large_table(tensor: Any, positions: Any) -> bool:
-    """Whether it is a variable of whose rows few are asked for."""
-    if not isinstance(tensor, keras.Variable) or len(tensor.shape) != 2:
+    """Whether it is a large variable of whose rows few are asked for."""
+    if positions is None or not isinstance(tensor, keras.Variable):
         return False
     size = math.prod(tensor.shape)
-    taken = len(positions) * tensor.shape[1] if size >= MIN_SIZE else size
-    return bool(taken <= size // 4)
+    if len(tensor.shape) != 2 or size < MIN_SIZE:
+        return False
+    return bool(4 * len(positions) * tensor.shape[1] <= size)
 
 
 def whole(vector: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ def whole(vector: Tensor) -> Tensor:
 
 
 def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """On JAX, the scalar, in an order that XLA sees: after the vectors.
+    """The scalar, in an order that XLA sees: after the vectors.
 
     XLA updates weights in place where it can prove that nobody will read the
     old ones, and copies them elsewhere. What the update needs must then depend

@@ -78,6 +78,11 @@ def test_limits_that_leave_no_room(low, high):
     assert str(low if high is None else high) in str(caught.value)
 
 
+def test_limits_may_leave_one_rate_alone():
+    metalr = MetaLR(Controller(), min_learning_rate=0.1, max_learning_rate=0.1)
+    assert metalr.min_learning_rate == metalr.max_learning_rate == 0.1
+
+
 def test_numbers_of_numpy_are_numbers():
     metalr = MetaLR(
         Controller(),

@@ -129,6 +129,15 @@ def test_step_that_is_not_finite_counts_as_skipped_alone(bad):
             assert after[key] == before[key], key
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_beyond_all_numbers_are_not_kept_in_the_books(bad):
+    # An update may bring them there though its gradient was finite.
+    before = count(start())
+    after = count(before, weight_norm=bad, distance=bad)
+    for key in ("weight_norm", "distance", "max_distance"):
+        assert float(after[key]) == float(before[key]), key
+
+
 def test_step_that_accumulates_is_no_update():
     new = floats(count(start(), is_update=0.0, update_norm=0.0))
     assert new["interval_steps"] == 1.0 and new["interval_loss"] == 2.0
@@ -265,6 +274,18 @@ def test_rate_need_not_grow_at_once_or_late_or_where_something_was_learned():
             step=step,
         )
         assert row["increment"] == pytest.approx(least)
+
+
+def test_a_loss_below_0_that_has_fallen_has_been_learned_from():
+    scalars = start(decisions=9.0, loss_first=-2.0, loss_slow=-6.0)
+    _, row = decided(
+        count(scalars, loss=-6.0),
+        output=-20.0,
+        promised_drop=4e-4,
+        loss_after=-6.0 - 4e-4,
+        step=20,
+    )
+    assert row["increment"] == pytest.approx(-0.5)
 
 
 def test_new_weights_bear_less_trust_than_pretrained_ones():
@@ -426,6 +447,11 @@ def test_guard_that_is_off_leaves_the_run_alone():
     assert row["event"] == 0.0 and new["rollbacks"] == 0.0
     assert new["log_multiplier"] == 0.0
     assert new["loss_fast"] > 2.0
+
+
+def test_a_run_without_a_finite_step_so_far_has_no_best_loss():
+    new, _ = decided(count(start(), finite=0.0, loss=np.nan))
+    assert new["best_loss"] == np.float32(1e30)
 
 
 def test_rate_stays_below_the_ceiling():

@@ -233,6 +233,24 @@ def test_runs_that_are_all_alike_move_nothing_far(outcome):
     assert 0.0 < abs(experience.next_shift(runs)) < 1.5
 
 
+@pytest.mark.parametrize("num_runs", [1, 5, 20])
+@pytest.mark.parametrize("tried", [0.0, 1.5, 3.0])
+def test_next_shift_worked_out_by_hand(num_runs, tried):
+    # Runs that are alike have scores of 0, and tell as much as one with the
+    # noise of a n-th: expected is 0.05 times the square of a position.
+    shift = 0.5 * math.sinh(tried)
+    runs = [made_up_run(1.0, shift) for _ in range(num_runs)]
+    positions = np.linspace(-3.0, 3.0, 49)
+    near = np.exp(-0.5 * (positions - tried) ** 2)
+    known = num_runs / (num_runs + 0.5)
+    mean = 0.05 * positions**2 - 0.05 * tried**2 * near * known
+    deviation = np.sqrt(1.0 - near**2 * known)
+    # From the fifth run on, the unknown is given less.
+    doubt = min(1.0, math.sqrt(5.0 / num_runs))
+    best = positions[np.argmin(mean - doubt * deviation)]
+    assert experience.next_shift(runs) == pytest.approx(0.5 * math.sinh(best))
+
+
 def test_runs_of_another_monitor_are_left_out():
     # By the number alone the first would be the best by far.
     runs = [

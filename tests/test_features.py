@@ -324,6 +324,24 @@ def test_trust_is_whole_before_anything_was_measured():
     assert trust_after([(0.1, 0.0, 0.0)] * 5) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("promised_mean", "shortfall_mean"),
+    [(0.1, math.inf), (math.inf, math.inf), (0.1, math.nan)],
+)
+def test_a_shortfall_beyond_all_numbers_is_no_trust(
+    promised_mean, shortfall_mean
+):
+    known = {"promised_mean": promised_mean, "shortfall_mean": shortfall_mean}
+    assert float(trust(tensors({**SUMMARY_INITIAL, **known}))) == -2.0
+
+
+def test_trust_bears_a_rate_that_rests_at_zero():
+    # Whose log is that of 1e-30, whatever it was before.
+    steps = [(1e10, 1.0, 0.5)] * 20
+    rested = [*steps, (1e-30, 0.0, 0.0), *steps]
+    assert trust_after(rested) == pytest.approx(0.5, abs=0.01)
+
+
 def test_trust_comes_back_where_it_cannot_be_measured():
     # Else a rate that low trust has brought down would never rise again.
     bad = [(0.1, 0.5, 1.5)] * 5
@@ -622,6 +640,7 @@ def test_gap_between_validation_and_training(training, validation, gap):
         (2.0, 1.99, 2.19, 1.0),
         # Losses below 0, such as those of densities.
         (-1.0, -2.0, -1.5, 0.5),
+        (-2.0, -2.05, -1.95, 0.5),
         # Not validated yet.
         (2.0, 0.0, 0.0, 0.0),
     ],

@@ -153,6 +153,11 @@ def test_negative_losses_that_fall():
     assert Simulation().run(-np.linspace(1.0, 50.0, 100)) == []
 
 
+def test_negative_losses_that_rise_by_less_than_half_of_the_gain():
+    losses = [*-np.linspace(1.0, 50.0, 60), *[-50.0] * 150, *[-35.0] * 40]
+    assert Simulation().run(losses) == []
+
+
 # -- Ruined. ----------------------------------------------------------------
 
 
@@ -193,6 +198,27 @@ def test_ruin_is_not_called_in_the_first_ten_decisions():
     losses = [1.0, 0.9, 0.8, *[1.5] * 6]
     assert simulation.run(losses) == []
     assert simulation["high_decisions"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("decisions", "loss", "high"),
+    [
+        # Of the gain more than half is lost: from the eleventh decision on.
+        (10.0, 2.0, 0.0),
+        (11.0, 2.0, 1.0),
+        # An explosion: before that, a hundred times the size of the loss.
+        (10.0, 2.3 * 50.0, 0.0),
+        (10.0, 2.3 * 150.0, 2.0),
+        (11.0, 2.3 * 3.0, 2.0),
+    ],
+)
+def test_what_counts_as_high(decisions, loss, high):
+    books = tensors({**GUARD_INITIAL, "best_loss": 0.5})
+    losses = dict.fromkeys(("loss", "loss_fast", "loss_slow"), loss)
+    known = {"decisions": decisions, "loss_first": 2.3, **losses}
+    summary = tensors({**SUMMARY_INITIAL, **known})
+    new, _, _ = rule.assess(books, summary, tensor(-3.0))
+    assert float(new["high_decisions"]) == high
 
 
 def test_rise_by_less_than_half_of_the_gain_is_not_ruin():

@@ -264,6 +264,32 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     del held
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="The layer is PyTorch's.")
+def test_an_exception_leaves_what_a_module_of_pytorch_keeps():
+    import torch
+
+    x, y = make_data()
+    norm, brittle = torch.nn.BatchNorm1d(x.shape[1]), Brittle()
+    wrapped = keras.layers.TorchModuleWrapper(
+        norm, output_shape=(None, *x.shape[1:])
+    )
+    layers = [wrapped, keras.layers.Dense(3), brittle]
+    model = keras.Sequential([keras.Input(x.shape[1:]), *layers])
+    model.compile(keras.optimizers.Adam(RATE), loss=cross_entropy())
+    kept = []
+
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 3:
+                brittle.error = RuntimeError
+                kept.extend(buffer.clone() for buffer in norm.buffers())
+
+    with pytest.raises(RuntimeError, match="cannot be called"):
+        model.fit(x, y, callbacks=[MetaLR(Controller()), Break()], **FIT)
+    for buffer, before in zip(norm.buffers(), kept, strict=True):
+        np.testing.assert_array_equal(buffer.numpy(), before.numpy())
+
+
 def test_a_fit_within_a_fit_takes_a_callback_of_its_own():
     x, y = make_data()
     model = compiled(keras.optimizers.Adam(RATE), **QUICK)

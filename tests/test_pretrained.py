@@ -69,6 +69,21 @@ def test_nothing_can_be_said_without_a_vector():
     assert not is_pretrained(keras.Sequential([layers.Dense(2)]))
 
 
+class Scale(layers.Layer):
+    """Multiplies by one trained number."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        return self.scale * x
+
+
+def test_a_number_is_no_vector():
+    head = layers.Dense(2, use_bias=False)
+    assert is_pretrained(keras.Sequential([keras.Input((6,)), head, Scale()]))
+
+
 @pytest.mark.parametrize("name", [None, "attention"])
 def test_keras_draws_one_vector_at_random(name):
     inputs = keras.Input((4, 2))

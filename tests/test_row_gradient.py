@@ -143,3 +143,20 @@ def test_a_bad_row_is_seen(monkeypatch):
     slices = tf.IndexedSlices(values, slices.indices, slices.dense_shape)
     gradient = backend.measurable(slices, (NUM_ROWS, WIDTH))
     assert np.isnan(float(signals.squared_norm([gradient])))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("shape", [(2**17, 8), (3, 2**19), (2**20,)], ids=str)
+def test_elements_of_a_large_variable(shape, compiled):
+    values = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    variable = keras.Variable(values)
+    places = np.array([0, 7, 8, 123_457, 2**20 - 1])
+    positions = backend.constant_positions(places)
+    # Of the second shape most would be taken: it is read as it is.
+    assert backend._is_large_table(variable, positions) == (shape[1:] == (8,))
+
+    @tf.function(jit_compile=compiled)
+    def found():
+        return backend.elements(variable, positions)
+
+    np.testing.assert_array_equal(found(), values.reshape(-1)[places])

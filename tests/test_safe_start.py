@@ -113,3 +113,37 @@ def test_ramp_ends_from_any_direction_within_its_steps():
                 break
         assert float(done) == 1.0
         assert math.exp(log_rate) * direction == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("before", "update", "moved", "expired", "after", "ramping"),
+    [
+        # The sixteenth update is the last, though none was long enough.
+        (14.0, 1e-9, 1.0, 0.0, 15.0, 1.0),
+        (15.0, 1e-9, 1.0, 0.0, 16.0, 0.0),
+        # A step that moves nothing is no update.
+        (15.0, 1e-9, 0.0, 0.0, 15.0, 1.0),
+        # One that is as long as it should be.
+        (0.0, 1e-4, 1.0, 0.0, 1.0, 0.0),
+        (0.0, 1e-4, 0.0, 0.0, 0.0, 1.0),
+        # There were too many steps that moved nothing.
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
+    ],
+)
+def test_when_the_safe_start_is_over(
+    before, update, moved, expired, after, ramping
+):
+    scalars = tensors({**INITIAL, "pretrained": 1.0, "ramp_steps": before})
+    measured = tensors({"update_norm": update, "weight_norm": 1.0})
+    new = safe_start.advance(scalars, measured, tensor(moved), tensor(expired))
+    assert float(new["ramp_steps"]) == after
+    assert float(new["ramping"]) == ramping
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 4, 32])
+def test_there_is_time_for_all_updates_and_for_a_loss_scale_to_be_found(
+    accumulation_steps,
+):
+    # Found by halving, from the largest that float32 has.
+    steps = accumulation_steps * safe_start.START_STEPS + 64
+    assert safe_start.longest(accumulation_steps) >= steps

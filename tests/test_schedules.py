@@ -89,6 +89,7 @@ def test_a_rise_takes_the_rate_no_higher_than_there_is_reason_for(
         "log_multiplier": multiplier,
         "log_rate_max": log_rate_max,
         "best_log_multiplier": multiplier - 1.0,
+        "log_ceiling": multiplier + 1.0,
     }
     new = schedule.follow(tensors({**INITIAL, **known}), tensor(log_base))
     new = {key: float(value) for key, value in new.items()}
@@ -106,6 +107,9 @@ def test_a_rise_takes_the_rate_no_higher_than_there_is_reason_for(
     # What the guard would go back to, too.
     expected = multiplier - 1.0 - given_back
     assert new["best_log_multiplier"] == pytest.approx(expected, abs=1e-3)
+    # And what it stays below since it went back.
+    expected = multiplier + 1.0 - given_back
+    assert new["log_ceiling"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_first_step_is_no_rise():

@@ -109,6 +109,13 @@ def test_sample_is_the_same_for_a_seed_and_another_for_another():
     assert np.mean(first == other) < 0.9
 
 
+def test_a_small_variable_beside_a_large_one_has_a_share_of_its_own():
+    # By size alone the second would have one coordinate, or none.
+    sample = CoordinateSample([(1000, 1000), (200,), (10,)])
+    _, small, smallest = sample.indices
+    assert len(small) == 64 and smallest is None
+
+
 def test_missing_gradient_reads_as_zero():
     sample = CoordinateSample([(2,), (3, 2), (1,)])
     values = sample.gather([ops.ones((2,)), None, ops.ones((1,))])

@@ -655,6 +655,29 @@ def test_a_layer_that_is_frozen_in_mid_run():
     assert model.evaluate(x, y, verbose=0) < 1.0
 
 
+def test_a_rollback_leaves_alone_what_a_callback_wrote_to_a_frozen_layer():
+    """A target network, say, which follows by the user's own rule."""
+    x, y = classes(60)
+    model = dense_net()
+    model.layers[0].trainable = False
+    compiled(model, keras.optimizers.SGD(0.05))
+    kernel, bias = model.layers[0].get_weights()
+
+    class Follow(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            body, head = self.model.layers
+            # Copies are made before, the run is ruined after it.
+            if batch == 33:
+                body.set_weights([1.01 * kernel, bias])
+            if batch == 35:
+                head.set_weights([1e4 * value for value in head.get_weights()])
+
+    with pytest.warns(UserWarning, match="earlier weights 1 time"):
+        model.fit(x, y, callbacks=[hands_off(), Follow()], **FIT)
+    found = model.layers[0].get_weights()[0]
+    np.testing.assert_allclose(found, 1.01 * kernel, rtol=1e-6)
+
+
 def test_two_of_them_in_one_fit_are_refused():
     x, y = classes(2)
     model = compiled(dense_net())

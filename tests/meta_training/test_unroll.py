@@ -274,6 +274,64 @@ def test_a_third_is_pretrained(data):
         assert int(np.sum(tasks.pretrained)) == expected
 
 
+def test_weight_decay_is_for_some_of_one_formula_alone(data):
+    specs = tasks_module.draw_numbers(data, 64, 0)[0].optimizer
+    decay, adaptive = (
+        np.asarray(specs.weight_decay),
+        np.asarray(specs.formula) == 1.0,
+    )
+    assert np.all(decay[~adaptive] == 0.0)
+    assert np.any(decay[adaptive] == 0.0)
+    known = decay[decay > 0.0]
+    assert 1e-3 <= known.min() < known.max() <= 0.1
+
+
+def test_pretraining_is_on_other_examples_and_leaves_a_new_head(
+    data, monkeypatch
+):
+    family = FAMILIES["dense"]
+    task = drawn_task(data, pretrained=1.0, dropout=0.4, label_noise=0.4)
+    _, unravel = tasks_module.template(family)
+    original, seen = tasks_module.draw_batch, []
+
+    def draw_batch(data, elsewhere, key):
+        seen.append(elsewhere)
+        return original(data, elsewhere, key)
+
+    monkeypatch.setattr(tasks_module, "draw_batch", draw_batch)
+
+    def start(num_steps):
+        monkeypatch.setattr(tasks_module, "PRETRAINING_STEPS", num_steps)
+        return unravel(tasks_module._start(family, data, task, jnp.ones(())))
+
+    short, long = start(1), start(20)
+    assert int(seen[0].offset) == int(task.offset + task.num_examples)
+    assert (int(seen[0].permutation) - int(task.permutation)) % 10 != 0
+    assert float(seen[0].dropout) == float(seen[0].label_noise) == 0.0
+    kernels = [part["body"]["dense_0"]["kernel"] for part in (short, long)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+    for name, values in short["head"].items():
+        np.testing.assert_array_equal(values, long["head"][name])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_so_many_labels_are_wrong(data, noise):
+    task = drawn_task(data, batch_size=64, label_noise=noise, input_scale=1.0)
+    known = {
+        np.asarray(x).tobytes(): int(y)
+        for x, y in zip(data.x[0], data.y[0], strict=True)
+    }
+    wrong = []
+    for number in range(10):
+        key = jax.random.key(number)
+        x, y, _ = tasks_module.draw_batch(data, task, key)
+        true = [known[np.asarray(row).tobytes()] for row in x]
+        wrong += list((np.array(true) + int(task.permutation)) % 10 != y)
+    # One wrong label of ten is the right one after all, where it is drawn
+    # from all.
+    assert 0.8 * noise <= np.mean(wrong) <= 1.2 * noise
+
+
 def drawn_task(data, **changes):
     tasks, _ = tasks_module.draw_numbers(data, 1, 4)
     task = jax.tree.map(lambda value: value[0], tasks)

@@ -82,6 +82,21 @@ def test_outcome_is_the_last_validation_loss(runs):
     assert runs[3].outcome < runs[2].outcome
 
 
+def test_outcome_of_a_run_that_gets_worse_is_its_end_and_not_its_best():
+    losses = []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: losses.append(logs["val_loss"])
+    )
+    # Rates above 1 lead away from the minimum, here by less than to infinity.
+    (run,) = collect(
+        make_model,
+        lambda seed: fit_arguments(seed) | {"callbacks": keep},
+        learning_rates=[1.5],
+    )
+    assert losses[1] > losses[0]
+    assert run.outcome == pytest.approx(losses[1])
+
+
 def test_runs_of_a_seed_differ_in_the_rate_alone(runs):
     first = [run.trace["loss"][0] for run in runs]
     assert first[0] == first[1] and first[2] == first[3]

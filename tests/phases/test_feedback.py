@@ -2,9 +2,13 @@
 
 import warnings
 
+import numpy as np
 import pytest
 
+from keras_metalr import Controller
+from keras_metalr import Trace
 from keras_metalr import experience
+from keras_metalr.controller import fingerprint
 from keras_metalr.phases import gather_experience
 from tests.phases.test_collect import fit_arguments
 from tests.phases.test_collect import make_model
@@ -36,6 +40,22 @@ def test_runs_follow_one_another_and_an_interrupted_loop_goes_on(tmp_path):
     expected = [run.outcome for run in whole]
     assert [run.outcome for run in parts] == pytest.approx(expected, rel=1e-5)
     assert len(experience.load(tmp_path / "parts")) == 3
+
+
+def test_of_runs_that_are_all_there_as_many_as_were_asked_for(tmp_path):
+    controller = Controller()
+    trace = Trace(np.zeros((4, len(Trace.columns)), "float32"))
+    for outcome in (3.0, 2.0, 1.0):
+        run = (outcome, "val_loss", 0.0, trace, fingerprint(controller))
+        experience.save(tmp_path, experience.Experience(*run))
+
+    def no_model():
+        raise AssertionError("trained")
+
+    runs = gather_experience(
+        no_model, fit_arguments, tmp_path, num_runs=2, controller=controller
+    )
+    assert [run.outcome for run in runs] == [3.0, 2.0]
 
 
 def test_a_run_that_leaves_nothing_ends_the_loop(tmp_path):

@@ -194,6 +194,22 @@ def test_standardization_is_folded_into_the_first_layer(runs, monkeypatch):
     )
 
 
+def test_a_new_controller_begins_at_the_mean_of_the_states(runs):
+    # As it would on standardized features: its biases are 0, its kernel drawn
+    # for features of unit spread.
+    controller = fit_controller(runs, learning_rate=1e-12, epochs=1)
+    kernel, bias = controller.hidden[0].get_weights()
+    features, _ = dataset(runs)
+    at_mean = features.mean(axis=0) @ kernel + bias
+    np.testing.assert_allclose(at_mean, 0.0, atol=1e-4)
+    # Glorot's, for each of them: ages vary by a tenth as much as others.
+    spread = (kernel * features.std(axis=0)[:, None]).std(axis=1)
+    expected = math.sqrt(2.0 / sum(kernel.shape))
+    for name, value in zip(FEATURE_NAMES, spread, strict=True):
+        if name not in CONSTANT:
+            assert value == pytest.approx(expected, rel=0.3), name
+
+
 def test_going_on_begins_where_the_controller_was(runs):
     # At a rate of almost nothing the function must not move, though it is
     # taken apart for standardized features and put together again.

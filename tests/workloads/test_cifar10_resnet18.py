@@ -40,6 +40,19 @@ def test_data_are_normalized_and_split(tfds_dir):
     assert np.abs(data.x_train.std(axis=(0, 1, 2)) - 1).max() < 0.15
 
 
+def test_validation_images_come_after_those_to_train_on(tfds_dir):
+    data = workloads.get(
+        "cifar10_resnet18", train_examples=300, validation_examples=100
+    ).load_data()
+    held = tfds_source.load_arrays("cifar10", "train[45000:45100]")
+    np.testing.assert_array_equal(data.y_validation, held["label"])
+    train, validation = (
+        {image.tobytes() for image in images}
+        for images in (data.x_train, data.x_validation)
+    )
+    assert not train & validation
+
+
 @pytest.mark.parametrize("size", [16, 8])
 def test_smaller_images_are_means_over_squares(tfds_dir, size):
     options = {"train_examples": 4, "validation_examples": 2}

@@ -56,6 +56,28 @@ def test_a_cased_vocabulary_stays_cased(hugging_face_folder):
     assert tokens["token_ids"].tolist() == [[2, 5, 7, 3, 0]]
 
 
+@pytest.mark.parametrize(
+    ("lowercase", "strip", "tokens"),
+    [
+        (True, None, ["film", "e"]),
+        (True, False, ["film", "é"]),
+        (False, None, ["Film", "é"]),
+        (False, True, ["Film", "e"]),
+    ],
+)
+def test_accents_are_stripped_as_the_folder_says(
+    hugging_face_folder, lowercase, strip, tokens
+):
+    config = {"do_lower_case": lowercase, "strip_accents": strip}
+    path = hugging_face_folder / "tokenizer_config.json"
+    path.write_text(json.dumps(config))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += ["Film", "film", "e", "é"]
+    (hugging_face_folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    found = make_tokenize(str(hugging_face_folder), 4)(["Film é"])
+    assert [words[n] for n in found["token_ids"][0][1:3]] == tokens
+
+
 def test_encoder_name_is_never_a_path(hugging_face_folder, tiny_bert):
     assert encoder_name("bert_base_en_uncased") == "bert_base_en_uncased"
     assert encoder_name("hf://someone/bert") == "someone/bert"

@@ -10,6 +10,7 @@ from keras_metalr.workloads import suite
 from keras_metalr.workloads.suite import media
 from keras_metalr.workloads.suite import media_models
 from keras_metalr.workloads.suite import tabular
+from keras_metalr.workloads.suite import tabular_models
 from keras_metalr.workloads.suite.table import META_TRAINED
 
 NEEDS_TFDS = ("fashion", "cifar10", "sst2")
@@ -79,6 +80,40 @@ def test_tabular_sets_are_standardized_by_their_training_part():
         np.testing.assert_allclose(values.mean(0), 0.0, atol=1e-5)
         np.testing.assert_allclose(values.std(0), 1.0, atol=1e-3)
     assert tabular.load_wine_data().y_train.dtype == np.int32
+
+
+def test_crossed_layers_multiply_by_the_inputs():
+    model = tabular_models.build_cross(3, 2)
+    layers = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
+    generator = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(generator.normal(size=variable.shape))
+    x = generator.normal(size=(4, 3)).astype("float32")
+    cross = [layer for layer in layers if layer.units == 3]
+    (deep,) = (layer for layer in layers if layer.units == 16)
+    # arXiv 2008.13535, equation 1.
+    crossed = x
+    for layer in cross:
+        kernel, bias = layer.get_weights()
+        crossed = x * (crossed @ kernel + bias) + crossed
+    kernel, bias = deep.get_weights()
+    beside = np.maximum(x @ kernel + bias, 0.0)
+    kernel, bias = layers[-1].get_weights()
+    expected = np.concatenate([crossed, beside], axis=1) @ kernel + bias
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model(x)), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_radial_basis_functions_fall_with_the_distance():
+    layer = tabular_models.RadialBasis(2)
+    layer.build((None, 2))
+    layer.centres.assign([[0.0, 0.0], [3.0, 0.0]])
+    layer.log_width.assign([0.0, math.log(2.0)])
+    found = keras.ops.convert_to_numpy(layer(np.array([[1.0, 1.0]], "f4")))
+    # Mean squares of 1 and of 2.5.
+    expected = [[math.exp(-1.0), math.exp(-2.0 * 2.5)]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_words_are_numbered_alike_everywhere():

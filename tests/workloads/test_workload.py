@@ -124,6 +124,10 @@ def test_fit_arguments_are_those_of_the_seed():
         data, 3, steps_per_epoch=9, validation_freq=3
     )(seed=7)
     assert (others["steps_per_epoch"], others["validation_freq"]) == (9, 3)
+    for size, first in ((None, 5), (2, 2)):
+        validated = workload.fit_arguments(data, 3, validation_batch_size=size)
+        batches = validated(seed=7)["validation_data"].as_numpy_iterator()
+        assert len(next(batches)[1]) == first
 
 
 def test_validation_batches_are_in_order_and_complete():
@@ -166,6 +170,25 @@ def test_every_workload_refuses_an_unknown_optimizer(name):
 def test_workload_refuses_an_empty_batch():
     with pytest.raises(ValueError, match="batch_size=0"):
         workloads.get("digits").replace(batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "momentum", "weight_decay"),
+    [
+        ("sgd", "SGD", 0.0, None),
+        ("momentum", "SGD", 0.9, None),
+        ("adam", "Adam", None, None),
+        ("adamw", "AdamW", None, 0.01),
+    ],
+)
+def test_optimizers_are_what_their_names_say(
+    name, kind, momentum, weight_decay
+):
+    optimizer = workloads.get("digits", optimizer=name).make_optimizer(0.25)
+    # Each backend has classes of its own.
+    assert type(optimizer).__name__ == kind
+    assert getattr(optimizer, "momentum", None) == momentum
+    assert optimizer.weight_decay == weight_decay
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])

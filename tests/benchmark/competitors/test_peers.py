@@ -260,12 +260,6 @@ def test_a_method_in_keras_is_that_of_optax(name, start):
     np.testing.assert_allclose(point, weights[0], rtol=2e-4)
 
 
-def test_the_rate_falls_where_validation_stands_still():
-    (callback,) = PEERS["reduce_on_plateau"].callbacks(objectives.setting())
-    assert callback.monitor == "val_loss" and callback.patience == 2
-    assert callback.factor == 0.1
-
-
 def test_one_cycle_finds_a_rate_and_trains_from_the_first_weights():
     trainee, x, y, batch_size = make_trainee("one_cycle", "parabola")
     objectives.train(trainee, x, y, batch_size, 1e-7, steps=100)

@@ -1,6 +1,7 @@
 """Rates and rules, against values worked out by hand."""
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -9,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_metalr.benchmark.competitors import PEERS
+from keras_metalr.benchmark.competitors import averaging
 from keras_metalr.benchmark.competitors import greedy as greedy_module
 from keras_metalr.benchmark.competitors import rate_finder
 from keras_metalr.benchmark.competitors import rate_rules
 from keras_metalr.benchmark.competitors.steered_optimizer import (
     SteeredOptimizer,
 )
+from tests.benchmark.competitors import objectives
 
 
 def rates_of(rule, start, losses):
@@ -77,6 +81,15 @@ def test_greedy_keeps_to_its_limits():
     assert rates_of(rule, 10.0, [5.0, 4.0, 3.0]) == [10.0, 10.0, 10.0]
 
 
+def test_greedy_has_the_defaults_that_it_is_described_with():
+    # One better loss after another: up after the eleventh and the next eleven.
+    rates = rates_of(greedy_module.greedy(), 0.1, -np.arange(23.0))
+    up = [0.1, 0.1 / 0.95, 0.1 / 0.95**2]
+    np.testing.assert_allclose(
+        rates, [*[up[0]] * 11, *[up[1]] * 11, up[2]], rtol=1e-5
+    )
+
+
 def test_greedy_refuses_a_factor_that_is_none():
     with pytest.raises(ValueError, match=r"factor=1\.0"):
         greedy_module.greedy(factor=1.0)
@@ -92,6 +105,42 @@ def test_suggested_rate_is_a_tenth_of_the_best():
     assert rate_finder.suggest_rate(rates, [math.nan]) == rates[0]
 
 
+class Valley:
+    """Stands for a model: its loss is a function of the rate before."""
+
+    def __init__(self):
+        self.optimizer = types.SimpleNamespace(
+            learning_rate=keras.Variable(1e-7, trainable=False),
+            iterations=keras.Variable(0, dtype="int32", trainable=False),
+        )
+        self.losses, self.seen, self.steps = [], [], []
+
+    def reset_metrics(self):
+        self.seen = []
+
+    def train_on_batch(self, x, y, return_dict):
+        rate = float(ops.convert_to_numpy(self.optimizer.learning_rate))
+        step = ops.convert_to_numpy(self.optimizer.iterations)
+        self.steps.append(int(step))
+        self.optimizer.iterations.assign(99)
+        self.losses.append(1.0 + abs(math.log10(rate) + 2.0))
+        # As Keras has it: the mean since the metrics were reset.
+        self.seen.append(self.losses[-1])
+        return {"loss": np.mean(self.seen)}
+
+
+def test_range_test_looks_at_every_loss_by_itself_at_the_peak():
+    valley = Valley()
+    trainee = types.SimpleNamespace(model=valley)
+    found = rate_finder.find_rate(trainee, [(0, 0), (1, 1)], peak_step=7)
+    rates = rate_finder.sweep_rates(1e-7)
+    expected = rate_finder.suggest_rate(rates, valley.losses)
+    assert found == pytest.approx(expected, rel=1e-4)
+    # A tenth of 0.01, and a few steps more that the mean takes to turn.
+    assert 1e-3 < found < 5e-3
+    assert valley.steps == [7] * rate_finder.NUM_STEPS
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50))
 def test_smoothed_losses_stay_within_what_was_seen(losses):
     means = rate_finder.smoothed(losses)
@@ -99,6 +148,42 @@ def test_smoothed_losses_stay_within_what_was_seen(losses):
     assert len(means) <= len(losses)
     assert min(losses) * 0.999 <= min(means)
     assert max(means) <= max(losses) * 1.001
+
+
+def test_averaged_weights_by_hand():
+    # 0.9 of the average 2, and 0.1 of the fast 5, is 2.3.
+    assert averaging.averaged_weights(2.3, 5.0, 0.9) == pytest.approx(2.0)
+
+
+def test_statistics_are_taken_from_all_batches_of_the_calibration():
+    inputs = keras.Input((1,))
+    kernel = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    norm = keras.layers.BatchNormalization(momentum=0.9)
+    model = keras.Model(inputs, norm(kernel(inputs)))
+    model.compile("sgd", "mse")
+    x = np.array([[-1.0], [1.0]], "float32")
+    callback = averaging.EvaluationWeights(
+        lambda optimizer, weights: [10.0 * weight for weight in weights],
+        [0.3 * x, *[x] * 19],
+    )
+    callback.set_model(model)
+
+    def variance():
+        return float(ops.convert_to_numpy(norm.moving_variance)[0])
+
+    callback.on_test_begin()
+    # The mean of all batches: those of the first are a twentieth of it.
+    assert variance() == pytest.approx((9 + 19 * 100.0) / 20, rel=1e-3)
+    callback.on_test_end()
+    assert variance() == 1.0
+
+
+def test_keras_own_methods_have_the_settings_of_the_table():
+    setting = objectives.setting(300)
+    optimizer = PEERS["keras_schedule_free"].make_optimizer(setting, 0.1)
+    assert optimizer.warmup_steps == 30
+    (plateau,) = PEERS["reduce_on_plateau"].callbacks(setting)
+    assert (plateau.monitor, plateau.patience) == ("val_loss", 2)
 
 
 def test_steered_optimizer_takes_the_steps_of_the_rule():

@@ -63,6 +63,14 @@ def test_time_ratios_by_hand():
     np.testing.assert_array_equal(scores.time_ratios(times), expected)
 
 
+def test_performance_profile_by_hand():
+    ratios = [1.0, 2.0, math.inf, 1.0]
+    # As fast as the fastest is within one time of it.
+    assert scores.performance_profile(ratios, 1.0) == 0.5
+    assert scores.performance_profile(ratios, 1.9) == 0.5
+    assert scores.performance_profile(ratios, 2.0) == 0.75
+
+
 @given(ratios)
 def test_profile_score_is_the_integral_of_the_profile(values):
     grid = np.linspace(1.0, 4.0, 3001)
@@ -97,6 +105,9 @@ def test_bootstrap_interval_by_hand():
     # The median of three draws from (0, 0, 1) is 1 with probability 7/27.
     values = np.array([[0.0], [0.0], [1.0]])
     interval = scores.bootstrap_interval(values, lambda v: float(np.median(v)))
+    assert interval == (0.0, 1.0)
+    # Their mean is 1 with probability 1/27: more than the 2.5 % that is cut.
+    interval = scores.bootstrap_interval(values, lambda v: float(v.mean()))
     assert interval == (0.0, 1.0)
     same = np.ones((5, 2, 3))
     mean = scores.bootstrap_interval(same, lambda v: float(v.mean()))
