@@ -273,12 +273,13 @@ def _overhead_times(
             times,
         ),
         "",
-        "Time of a training step with MetaLR over that of a plain compiled "
-        "step: on a step without a decision, and averaged over a run of that "
-        "many steps, decisions (one more forward pass each) included; medians "
-        "of so many pairs of steps of each kind, taken in turn. *Bare*: "
-        "without guard and safe start, which are on by default. "
-        + " ".join(_overhead_notes(halves)),
+        "Time of a training step with MetaLR over that of a plain step, both "
+        "compiled (PyTorch: neither): on a step without a decision, and "
+        "averaged over a run of that many steps, decisions (one more forward "
+        "pass each) included; medians of so many pairs of steps of each kind, "
+        "taken in turn. *Bare*: without guard and safe start, which are on by "
+        "default. A ratio below 1, or a bare step dearer than a guarded one, "
+        "is noise of the machine. " + " ".join(_overhead_notes(halves)),
     ]
 
 
@@ -309,7 +310,8 @@ def _overhead_starts(
         "Memory with MetaLR over that of plain training: what XLA plans for "
         "the compiled step (state, batch and all between), and the peak of "
         "the process, with its libraries and what they keep of the compiled "
-        "step. Then the seconds of a run's first step, which compiles it.",
+        "step. Then the seconds of a run's first step, which compiles what "
+        "is compiled.",
     ]
 
 

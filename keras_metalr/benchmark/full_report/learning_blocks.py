@@ -1,5 +1,6 @@
 """What the pages say of how a controller learns: phases and feedback."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -47,10 +48,21 @@ def phases_blocks(part: PartResult, source: Source) -> list[Block]:
         Table(
             ("phase 3", *summary_heads(part.details["target_accuracy"])),
             rows,
-            source.caption(part, summary_note()),
+            source.caption(part, f"{summary_note()} {_best_constant(means)}"),
         ),
         _ladder_figure(part, source, means, summaries),
     ]
+
+
+def _best_constant(means: Mapping[float, float]) -> str:
+    finite = {rate: mean for rate, mean in means.items() if math.isfinite(mean)}
+    if not finite:
+        return "No constant rate of phase 1 ended with a finite loss."
+    best = min(finite, key=finite.__getitem__)
+    return (
+        f"The best constant rate of phase 1, {rate_text(best)}, ended at a "
+        f"loss of {finite[best]:.3g}."
+    )
 
 
 def _ladder_figure(

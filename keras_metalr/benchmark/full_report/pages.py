@@ -126,8 +126,9 @@ def _blocks(results: Path, folder: Path) -> list[Block]:
     blocks: list[Block] = [
         Heading("The experiment report, run", level=1),
         Paragraph(
-            "Made by `scripts/run_report.py` from the JSON files that it "
-            "names; nothing on it is written by hand. What the report asks "
+            "Written from the JSON files that it names, nothing of it by hand. "
+            f"{'All but the last section' if large_nets else 'All'} is of runs "
+            "by `scripts/run_report.py`. What the report asks "
             "for and what was run here differ where the budget cut it, or "
             "where other data or another encoder stood in: the next table, and "
             "the name of each task, say so."
