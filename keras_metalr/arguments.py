@@ -18,11 +18,7 @@ from keras_metalr.update_rule import MIN_RATE
 
 def check_numbers(total_steps: Any, low: Any, high: Any, verbose: Any) -> None:
     """Raise `ValueError` for a horizon, limits or a verbosity out of range."""
-    if total_steps is not None and (
-        isinstance(total_steps, bool)
-        or not isinstance(total_steps, numbers.Integral)
-        or total_steps < 1
-    ):
+    if total_steps is not None and not is_positive_integer(total_steps):
         raise ValueError(
             "`total_steps` must be a positive integer (batches in the whole "
             f"run) or None. Received: total_steps={total_steps!r}. "
@@ -32,12 +28,7 @@ def check_numbers(total_steps: Any, low: Any, high: Any, verbose: Any) -> None:
         ("min_learning_rate", low),
         ("max_learning_rate", high),
     ):
-        if value is not None and (
-            isinstance(value, bool)
-            or not isinstance(value, numbers.Real)
-            or not math.isfinite(value)
-            or value <= 0
-        ):
+        if value is not None and not is_positive_number(value):
             raise ValueError(
                 f"`{name}` must be a positive, finite number or None. "
                 f"Received: {name}={value!r}."
@@ -54,6 +45,20 @@ def check_numbers(total_steps: Any, low: Any, high: Any, verbose: Any) -> None:
         raise ValueError(
             f"`verbose` must be 0 or 1. Received: verbose={verbose!r}."
         )
+
+
+def is_positive_integer(value: Any) -> bool:
+    """Whether a value is an integer of 1 or more, and no boolean."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return False
+    return int(value) >= 1
+
+
+def is_positive_number(value: Any) -> bool:
+    """Whether a value is a finite number above 0, and no boolean."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return math.isfinite(value) and float(value) > 0.0
 
 
 def check_boolean(name: str, value: Any) -> None:

@@ -4,7 +4,6 @@ Within a run nothing is needed beside `MetaLR(experience_dir=...)`; here is the
 loop around it, to see what experience is worth.
 """
 
-import numbers
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_metalr import experience
+from keras_metalr.arguments import is_positive_integer
 from keras_metalr.arguments import load_controller
 from keras_metalr.callback import MetaLR
 from keras_metalr.phases.fit_arguments import callbacks_of
@@ -66,7 +66,11 @@ def gather_experience(
     >>> len(gather_experience(make_model, arguments, folder, num_runs=2))
     2
     """
-    _check_num_runs(num_runs)
+    if not is_positive_integer(num_runs):
+        raise ValueError(
+            "`num_runs` must be a positive integer. "
+            f"Received: num_runs={num_runs!r}."
+        )
     network = load_controller(controller)
     for index in range(len(experience.load(folder, network)), num_runs):
         seed = first_seed + index
@@ -87,15 +91,3 @@ def gather_experience(
         if progress is not None:
             progress(found[-1])
     return experience.load(folder, network)[:num_runs]
-
-
-def _check_num_runs(num_runs: Any) -> None:
-    if (
-        isinstance(num_runs, bool)
-        or not isinstance(num_runs, numbers.Integral)
-        or num_runs < 1
-    ):
-        raise ValueError(
-            "`num_runs` must be a positive integer. "
-            f"Received: num_runs={num_runs!r}."
-        )

@@ -1,7 +1,5 @@
 """Phase 2: the controller learns to predict the optimal rate from metrics."""
 
-import math
-import numbers
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_metalr.arguments import is_positive_integer
+from keras_metalr.arguments import is_positive_number
 from keras_metalr.controller import Controller
 from keras_metalr.features import FEATURE_NAMES
 from keras_metalr.phases.collect import Run
@@ -217,22 +217,13 @@ def _copy(controller: Controller) -> Controller:
 
 
 def _check_numbers(learning_rate: Any, batch_size: Any, epochs: Any) -> None:
-    if (
-        isinstance(learning_rate, bool)
-        or not isinstance(learning_rate, numbers.Real)
-        or not math.isfinite(learning_rate)
-        or learning_rate <= 0
-    ):
+    if not is_positive_number(learning_rate):
         raise ValueError(
             "`learning_rate` must be a positive, finite number. "
             f"Received: learning_rate={learning_rate!r}."
         )
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, numbers.Integral)
-            or value < 1
-        ):
+        if not is_positive_integer(value):
             raise ValueError(
                 f"`{name}` must be a positive integer. "
                 f"Received: {name}={value!r}."
