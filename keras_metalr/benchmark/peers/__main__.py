@@ -17,6 +17,7 @@ from keras_metalr.benchmark.peers.packed import RECORDS
 from keras_metalr.benchmark.peers.packed import load_packed
 from keras_metalr.benchmark.peers.packed import no_plan
 from keras_metalr.benchmark.peers.page import FIGURES
+from keras_metalr.benchmark.peers.page import drawn_digest
 from keras_metalr.benchmark.peers.page import is_drawn_from
 from keras_metalr.benchmark.peers.page import page
 from keras_metalr.benchmark.peers.page import write_figures
@@ -63,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PAGE_ERRORS as error:
         return report_error(error)
     stale = [] if is_fresh else [arguments.page]
+    drawn = drawn_digest(packed)
     stale += [
         path
         for name in FIGURES
-        if not is_drawn_from(path := folder / name, packed)
+        if not is_drawn_from(path := folder / name, drawn)
     ]
     if stale:
         return report_stale(", ".join(map(str, stale)), COMMAND)

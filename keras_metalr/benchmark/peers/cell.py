@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from keras_metalr.benchmark.peers.plan import METALR
 from keras_metalr.benchmark.peers.plan import Cell
 from keras_metalr.benchmark.records import decode
 from keras_metalr.benchmark.records import file_name
+from keras_metalr.benchmark.records import read_json
 from keras_metalr.benchmark.records import write_json
 from keras_metalr.workloads.suite import SUITE
 from keras_metalr.workloads.workload import Data
@@ -65,7 +65,7 @@ def read_runs(cell: Cell, output: Path) -> list[dict[str, Any]]:
     for run in cell.runs():
         path = path_of(run, output)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
         except ValueError as error:
             raise ValueError(
                 f"{path} is damaged ({error}). Delete it, and its run is made "

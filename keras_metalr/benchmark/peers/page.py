@@ -119,14 +119,14 @@ def write_figures(packed: Packed, folder: Path) -> None:
         figure.savefig(folder / name, dpi=110, metadata={"Description": drawn})
 
 
-def is_drawn_from(path: Path, packed: Packed) -> bool:
-    """Whether a figure is there, and was drawn from these records.
+def is_drawn_from(path: Path, drawn: str) -> bool:
+    """Whether a figure is there, and was drawn from such records.
 
     Args:
         path: Path of a file that `write_figures` writes.
-        packed: `Packed`.
+        drawn: String, the `drawn_digest` of the records.
     """
-    return path.is_file() and drawn_digest(packed).encode() in path.read_bytes()
+    return path.is_file() and drawn.encode() in path.read_bytes()
 
 
 def drawn_digest(packed: Packed) -> str:
