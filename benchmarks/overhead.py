@@ -50,27 +50,71 @@ from keras_metalr.update_rule import decision_interval
 HORIZONS = (200, 2_000, 10_000)
 # Linux has it: what a process is told to forget its peak of memory by.
 CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
+# Of the net with word vectors: how many there are, and how long a text is.
+VOCABULARY = 500_000
+WORDS = 8
 
 
-def dense_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+class Setup(NamedTuple):
+    """What is trained.
+
+    Args:
+        model: `keras.Model`, not compiled.
+        optimizer: Its Keras optimizer.
+        x: Array, a batch of inputs.
+        y: Integer array, their classes.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    x: np.ndarray
+    y: np.ndarray
+
+
+def dense_setup() -> Setup:
     """A dense net of 1.0 M weights and a batch of 128."""
     from keras_metalr.workloads.suite.media_models import build_wide_dense
 
-    return build_wide_dense(), *_batch((128, 28, 28, 1))
+    adam = keras.optimizers.Adam(1e-3)
+    return Setup(build_wide_dense(), adam, *_batch((128, 28, 28, 1)))
 
 
-def resnet_model() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+def resnet_setup() -> Setup:
     """ResNet-18 for 32x32 images and a batch of 64."""
     from keras_metalr.workloads.cifar10_resnet18 import build_resnet18
 
-    return build_resnet18(), *_batch((64, 32, 32, 3))
+    adam = keras.optimizers.Adam(1e-3)
+    return Setup(build_resnet18(), adam, *_batch((64, 32, 32, 3)))
 
 
-MODELS = {"dense": dense_model, "resnet18": resnet_model}
-# Of each kind of step, and processes whose memory is looked at; those of the
-# larger model take a hundred times as long.
-PAIRS = {"dense": 200, "resnet18": 50}
-SAMPLES = {"dense": 3, "resnet18": 1}
+def embedding_setup() -> Setup:
+    """Half a million word vectors, of which a batch reads 512 at the most.
+
+    With SGD, which on TensorFlow moves no others; Adam moves all of them.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((WORDS,), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, 32),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(10),
+        ]
+    )
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, VOCABULARY, (64, WORDS))
+    y = generator.integers(0, 10, 64)
+    return Setup(model, keras.optimizers.SGD(1e-2), x.astype("int32"), y)
+
+
+SETUPS = {
+    "dense": dense_setup,
+    "resnet18": resnet_setup,
+    "embedding": embedding_setup,
+}
+# Of each kind of step, and processes whose memory is looked at; those of
+# ResNet-18 take a hundred times as long.
+PAIRS = {"dense": 200, "resnet18": 50, "embedding": 200}
+SAMPLES = {"dense": 3, "resnet18": 1, "embedding": 3}
 METHODS = ("plain", "bare", "metalr")
 # What a step on JAX takes and returns.
 _STATE = ("trainable", "non_trainable", "optimizer", "metrics")
@@ -104,9 +148,9 @@ def _prepared(
 ) -> tuple[keras.Model, np.ndarray, np.ndarray, Any]:
     """A model that is about to be trained, a batch, and its callbacks."""
     keras.utils.set_random_seed(0)
-    model, x, y = MODELS[name]()
+    model, optimizer, x, y = SETUPS[name]()
     model.compile(
-        keras.optimizers.Adam(1e-3),
+        optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=jit,
     )
@@ -364,8 +408,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--models",
         nargs="+",
-        choices=tuple(MODELS),
-        default=list(MODELS),
+        choices=tuple(SETUPS),
+        default=list(SETUPS),
         help="(default: all)",
     )
     parser.add_argument(

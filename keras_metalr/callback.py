@@ -93,10 +93,11 @@ class MetaLR(keras.callbacks.Callback):
             exist; give every workload its own. Defaults to `None`.
         pretrained: Boolean or `None`. Whether the weights were trained before
             and have something to lose. `None` sees it in them: in biases and
-            scales that differ. Say `False` for a new net that has none, or
-            whose biases do not begin alike (drawn at random, or set to the
-            classes' frequencies), `True` for a trained one without biases
-            to tell it by. Defaults to `None`.
+            scales, or where there are none in matrices, that are no longer what
+            their initializers give. Say `False` for a new net that this cannot
+            tell (random biases of PyTorch's modules, layers of your own
+            without biases, a new model that was saved and loaded), `True` for
+            a trained one whose biases are all alike. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (what the rate did, at the end).
             Defaults to `0`.
 

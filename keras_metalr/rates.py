@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_metalr import backend
+from keras_metalr import ftrl
 
 Tensor = Any
 
@@ -70,6 +71,7 @@ class Rate:
                     "LossScaleOptimizer or MultiOptimizer."
                 )
         self.optimizer = optimizer
+        self._is_ftrl = isinstance(optimizer, keras.optimizers.Ftrl)
         self.original = optimizer._learning_rate
         self.scheduled = not isinstance(self.original, keras.Variable)
         if self.scheduled:
@@ -105,11 +107,18 @@ class Rate:
     def assign(self, rate: Tensor) -> None:
         """Set the rate, inside the train step."""
         if self.scheduled:
+            if self._is_ftrl:
+                own = self._scaled.base(self.optimizer._iterations)
+                ftrl.keep_weights(self.optimizer, own, rate)
             # For this step alone, so that a checkpoint has the user's own.
             self._scaled.rate = rate
             self.optimizer._learning_rate = self._scaled
         else:
-            backend.assign(self.original, ops.cast(rate, self.original.dtype))
+            rate = ops.cast(rate, self.original.dtype)
+            if self._is_ftrl:
+                last = backend.read(self.original)
+                ftrl.keep_weights(self.optimizer, last, rate)
+            backend.assign(self.original, rate)
 
     def release(self) -> None:
         """After the step: a traced rate must not be read outside it."""
@@ -126,8 +135,13 @@ class Rate:
         """
         if self.scheduled:
             self.release()
-        else:
-            self.original.assign(self.initial if value is None else value)
+            return
+        if value is None:
+            self.original.assign(self.initial)
+            return
+        if self._is_ftrl:
+            ftrl.keep_weights(self.optimizer, self.original, value)
+        self.original.assign(value)
 
 
 def innermost(

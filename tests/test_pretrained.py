@@ -42,7 +42,39 @@ def prior():
     return [keras.Input((6,)), layers.Dense(2, bias_initializer=constant)]
 
 
-NETWORKS = [dense, convolutions, recurrent, prior]
+def rare_classes():
+    # Biases that begin at the logs of the classes' frequencies.
+    values = np.log([0.9, 0.09, 0.01])
+    constant = keras.initializers.Constant(values)
+    return [keras.Input((6,)), layers.Dense(3, bias_initializer=constant)]
+
+
+def drawn_biases():
+    return [keras.Input((6,)), layers.Dense(5, bias_initializer="he_normal")]
+
+
+def matrices():
+    # Of several shapes and initializers, one of them for another variable.
+    return [
+        keras.Input((6,)),
+        layers.Embedding(9, 4),
+        layers.GRU(3, use_bias=False, return_sequences=True),
+        layers.Conv1D(4, 2, use_bias=False, kernel_initializer="he_normal"),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(4, use_bias=False, kernel_initializer="identity"),
+        layers.Dense(2, use_bias=False, kernel_initializer="zeros"),
+    ]
+
+
+NETWORKS = [
+    dense,
+    convolutions,
+    recurrent,
+    prior,
+    rare_classes,
+    drawn_biases,
+    matrices,
+]
 
 
 def train(model, **kwargs):
@@ -61,12 +93,69 @@ def test_training_is_seen(network):
     assert is_pretrained(model)
 
 
-def test_nothing_can_be_said_without_a_vector():
-    inputs = keras.Input((6,))
-    outputs = layers.Dense(2, use_bias=False)(inputs)
-    model = keras.Model(inputs, outputs)
-    assert is_pretrained(model)
+def test_nothing_is_lost_without_weights():
     assert not is_pretrained(keras.Sequential([layers.Dense(2)]))
+
+
+def factors():
+    """Two tables of vectors, whose products are fitted, and a table of zeros.
+
+    Nets of this kind recommend films.
+    """
+    inputs = keras.Input((2,), dtype="int32")
+    left, right = layers.Embedding(40, 8), layers.Embedding(40, 8)
+    offset = layers.Embedding(40, 1, embeddings_initializer="zeros")
+    products = left(inputs[:, 0]) * right(inputs[:, 1])
+    outputs = keras.ops.sum(products, -1) + offset(inputs)[:, 0, 0]
+    return keras.Model(inputs, outputs)
+
+
+def test_one_step_is_seen_in_tables_of_vectors():
+    model = factors()
+    assert not is_pretrained(model)
+    model.compile(keras.optimizers.Adam(1e-3), loss="mse", **QUICK)
+    x = np.arange(16).reshape(8, 2)
+    model.fit(x, np.ones(8), batch_size=8, epochs=1, verbose=0)
+    assert is_pretrained(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_without_biases_is_new(dtype):
+    # Its kernels are drawn at another scale than their initializers have.
+    layer = layers.MultiHeadAttention(2, 4, use_bias=False, dtype=dtype)
+    inputs = keras.Input((3, 8), dtype=dtype)
+    model = keras.Model(inputs, layer(inputs, inputs))
+    assert not is_pretrained(model)
+    kernel = model.trainable_variables[0]
+    values = keras.ops.convert_to_numpy(kernel.value + 0.0).astype("float32")
+    kernel.assign(3 * values)
+    assert not is_pretrained(model)
+    values[:, 0] *= 1.1
+    kernel.assign(values)
+    assert is_pretrained(model)
+
+
+def test_loaded_matrices_count_as_trained(tmp_path):
+    path = str(tmp_path / "model.keras")
+    model = factors()
+    model.save(path)
+    assert is_pretrained(keras.models.load_model(path))
+
+
+def test_vectors_that_somebody_has_trained_count_as_trained():
+    table = np.random.default_rng(0).normal(size=(9, 4))
+    constant = keras.initializers.Constant(table)
+    layer = layers.Embedding(9, 4, embeddings_initializer=constant)
+    layer.build((None,))
+    assert is_pretrained(layer)
+
+
+def test_what_cannot_be_drawn_again_counts_as_trained():
+    seed = keras.random.SeedGenerator(1)
+    initializer = keras.initializers.RandomNormal(seed=seed)
+    layer = layers.Dense(8, use_bias=False, kernel_initializer=initializer)
+    layer.build((None, 3))
+    assert is_pretrained(layer)
 
 
 class Scale(layers.Layer):
@@ -79,9 +168,14 @@ class Scale(layers.Layer):
         return self.scale * x
 
 
-def test_a_number_is_no_vector():
+def test_a_number_says_nothing():
+    model = keras.Sequential([keras.Input((6,)), Scale()])
+    assert is_pretrained(model)
     head = layers.Dense(2, use_bias=False)
-    assert is_pretrained(keras.Sequential([keras.Input((6,)), head, Scale()]))
+    model = keras.Sequential([keras.Input((6,)), head, Scale()])
+    assert not is_pretrained(model)
+    head.kernel.assign(np.arange(12.0).reshape(6, 2))
+    assert is_pretrained(model)
 
 
 @pytest.mark.parametrize("name", [None, "attention"])
@@ -92,12 +186,6 @@ def test_keras_draws_one_vector_at_random(name):
     model = keras.Model(inputs, layers.Dense(1)(layer([hidden, hidden])))
     assert np.ptp(keras.ops.convert_to_numpy(layer.scale)) > 0.0
     assert not is_pretrained(model)
-
-
-def test_biases_drawn_at_random_count_as_trained():
-    layer = layers.Dense(8, bias_initializer="random_normal")
-    layer.build((None, 3))
-    assert is_pretrained(layer)
 
 
 def test_frozen_body_does_not_count():

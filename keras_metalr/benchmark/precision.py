@@ -10,6 +10,22 @@ from keras_metalr.benchmark.environment import accelerator_name
 MODES = ("auto", "on", "off")
 
 
+def check_mode(mode: str) -> None:
+    """Raise for an unknown mode.
+
+    Args:
+        mode: String, see `policy_name`.
+
+    Raises:
+        ValueError: If it is none of `"auto"`, `"on"` and `"off"`.
+    """
+    if mode not in MODES:
+        raise ValueError(
+            f"`mixed_precision` must be one of {MODES}. "
+            f"Received: mixed_precision={mode!r}."
+        )
+
+
 def policy_name(mode: str) -> str:
     """Return the name of the Keras dtype policy for a mode.
 
@@ -24,11 +40,7 @@ def policy_name(mode: str) -> str:
     Raises:
         ValueError: If `mode` is unknown.
     """
-    if mode not in MODES:
-        raise ValueError(
-            f"`mixed_precision` must be one of {MODES}. "
-            f"Received: mixed_precision={mode!r}."
-        )
+    check_mode(mode)
     accelerator = accelerator_name()
     if mode == "off" or (mode == "auto" and accelerator is None):
         return "float32"

@@ -24,6 +24,7 @@ from keras_metalr.benchmark.identity import controller_mark
 from keras_metalr.benchmark.observers import EpochClock
 from keras_metalr.benchmark.observers import StepLosses
 from keras_metalr.benchmark.observers import StopWhenDiverged
+from keras_metalr.benchmark.precision import check_mode
 from keras_metalr.benchmark.precision import dtype_policy
 from keras_metalr.benchmark.precision import policy_name
 from keras_metalr.benchmark.records import NotSavedError
@@ -90,6 +91,7 @@ class RunConfig:
                 raise ValueError(
                     f"`{name}` must be at least 1. Received: {name}={value}."
                 )
+        check_mode(self.mixed_precision)
         if not 0 <= self.seed <= _HIGHEST_SEED:
             raise ValueError(
                 f"`seed` must be from 0 to {_HIGHEST_SEED}. "

@@ -41,6 +41,7 @@ NOT_MEASURED = "Not measured yet."
 
 _MODEL_NAMES = {
     "dense": "dense net, 1.0 M weights, batch 128",
+    "embedding": "500,000 word vectors, 16 M weights, batch 64",
     "resnet18": "ResNet-18, 11 M weights, batch 64",
 }
 # Columns of the tables of what MetaLR costs, by their names in the records.
