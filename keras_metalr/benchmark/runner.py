@@ -375,13 +375,19 @@ def _evaluate(
         data.validation_batches(batch_size), verbose=0, return_dict=True
     )
     seconds = time.perf_counter() - start
-    logits = model.predict(data.x_validation, batch_size=batch_size, verbose=0)
-    predictions = np.argmax(np.asarray(logits), axis=-1)
+    figures = {"eval_loss": float(logs["loss"])}
+    if "accuracy" in logs:
+        logits = model.predict(
+            data.x_validation, batch_size=batch_size, verbose=0
+        )
+        predictions = np.argmax(np.asarray(logits), axis=-1)
+        figures["eval_accuracy"] = float(logs["accuracy"])
+        figures["eval_f1"] = scoring.macro_f1(
+            data.y_validation.ravel(), predictions.ravel()
+        )
     num_steps = math.ceil(data.num_validation / batch_size)
     return {
-        "eval_loss": float(logs["loss"]),
-        "eval_accuracy": float(logs["accuracy"]),
-        "eval_f1": scoring.macro_f1(data.y_validation, predictions),
+        **figures,
         "eval_runtime": seconds,
         "eval_samples_per_second": data.num_validation / seconds,
         "eval_steps_per_second": num_steps / seconds,
@@ -397,12 +403,15 @@ def _score(
     losses: Sequence[float | None] = history["loss"]
     if step_losses is not None:
         losses = step_losses
+    reached = {}
+    if "val_accuracy" in history:
+        reached["epochs_to_target"] = scoring.epochs_to_target(
+            history["val_accuracy"], target_accuracy
+        )
     return {
         "train_loss": history["loss"][-1],
         "train_runtime": history["elapsed_seconds"][-1],
-        "epochs_to_target": scoring.epochs_to_target(
-            history["val_accuracy"], target_accuracy
-        ),
+        **reached,
         "stability": scoring.stability(losses),
         "stability_last_half": scoring.stability(losses, last_half=True),
     }

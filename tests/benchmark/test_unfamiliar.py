@@ -8,7 +8,6 @@ import pytest
 
 from keras_metalr import workloads
 from keras_metalr.benchmark.records import RunResult
-from keras_metalr.workloads.tfds_source import is_prepared
 from tests import benchmark_scripts
 from tests.benchmark.environment import ENVIRONMENT
 
@@ -21,7 +20,9 @@ unfamiliar = benchmark_scripts.load("unfamiliar")
 def arguments(tmp_path, monkeypatch):
     """Of `main`, for one small net, two rates and a few steps."""
     digits = dataclasses.replace(workloads.get("digits"), name="small")
-    monkeypatch.setattr(unfamiliar, "nets", lambda: {"a small net": digits})
+    monkeypatch.setattr(
+        unfamiliar, "groups", lambda: {"A group": {"a small net": digits}}
+    )
     monkeypatch.setattr(unfamiliar, "RATES", (1e-9, 0.01))
     monkeypatch.setattr(unfamiliar, "NUM_STEPS", 10)
     page = str(tmp_path / "page.md")
@@ -111,15 +112,13 @@ def test_nets_with_far_lower_rates_are_named(
     assert "`records`; " in page
 
 
-def test_words_are_followed_by_the_next_one():
-    if not is_prepared("glue/sst2"):
-        pytest.skip("SST-2 is not prepared: set TFDS_DATA_DIR to its folder.")
-    texts, *_ = unfamiliar.phrases()
-    data = unfamiliar.load_following(3)
-    assert data.x_train.shape[1:] == (3,) and data.y_train.ndim == 1
-    assert data.x_train.min() > 0 and data.y_train.min() > 0
-    (first,) = texts[(texts > 0).sum(1) > 3][:1]
-    np.testing.assert_array_equal(data.x_train[0], first[:3])
-    assert data.y_train[0] == first[3]
-    lengths = (texts > 0).sum(1)
-    assert len(data.x_train) == np.maximum(lengths - 3, 0).sum()
+def test_what_has_no_classes_has_no_accuracy():
+    def run(loss, **figures):
+        results = {"eval_loss": loss, **figures}
+        return RunResult({}, ENVIRONMENT, {}, {}, results)
+
+    figures = unfamiliar._figures
+    runs = [run(0.5, eval_accuracy=0.5), run(0.7, eval_accuracy=0.6)]
+    assert figures(runs) == ("0.600", "0.550")
+    assert figures([run(0.01234)]) == ("0.012", "-")
+    assert figures([run(-0.894)]) == ("-0.894", "-")
