@@ -279,6 +279,7 @@ class Unroll:
             ((number + 1) * self.interval).astype("float32"),
             jnp.asarray(self.num_steps, "float32"),
             jnp.asarray(self.interval, "float32"),
+            jnp.maximum(task.num_examples / task.batch_size, 1.0),
         )
         told = LastBatch(
             jnp.where(jnp.isnan(loss), jnp.inf, loss),
