@@ -29,7 +29,6 @@ from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
 from keras_metalr.rates import gradient_scale
 from keras_metalr.rates import is_loss_scaled
-from keras_metalr.run_state import EPOCH_STEPS
 from keras_metalr.run_state import INTERVAL
 from keras_metalr.run_state import STEP
 from keras_metalr.run_state import TOTAL_STEPS
@@ -68,7 +67,7 @@ class RunControl:
         rates: Sequence of `Rate`, the optimizer's.
         controller: `keras.Model` from features to the output.
         settings: `Settings` of the run.
-        horizon: Tuple of integers `(total_steps, interval, epoch_steps)`.
+        horizon: Tuple of integers `(total_steps, interval)`.
         context: `StepContext` that the loss comes by.
         pretrained: Boolean, whether the weights were trained before.
         steps_per_execution: Integer (>= 1), the model's.
@@ -81,7 +80,7 @@ class RunControl:
         rates: Sequence[Rate],
         controller: keras.Model,
         settings: Settings,
-        horizon: tuple[int, int, int],
+        horizon: tuple[int, int],
         context: StepContext,
         pretrained: bool,
         steps_per_execution: int,
@@ -103,7 +102,7 @@ class RunControl:
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)
         self._longest_start = safe_start.longest(self._accumulation_steps)
-        self._one_step = backend.constant(np.array([1, 0, 0, 0], "int32"))
+        self._one_step = backend.constant(np.array([1, 0, 0], "int32"))
         shapes = [tuple(variable.shape) for variable in self._variables]
         self.sample = CoordinateSample(shapes)
         self.state = RunState(
@@ -428,13 +427,15 @@ class RunControl:
         batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
-        places = (STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS)
-        step, *others = (counters[place] for place in places)
+        places = (STEP, TOTAL_STEPS, INTERVAL)
+        step, total, interval = (counters[place] for place in places)
         # An update is made of several batches.
         num_examples = batch.num_examples * self._accumulation_steps
         batch = batch._replace(num_examples=num_examples)
         clock = Clock(
-            *(ops.cast(value, "float32") for value in (step + 1, *others))
+            ops.cast(step + 1, "float32"),
+            ops.cast(total, "float32"),
+            ops.cast(interval, "float32"),
         )
         scalars, row = decide(
             self.state.unpack(vector),

@@ -131,14 +131,12 @@ class Settings(NamedTuple):
 class Clock(NamedTuple):
     """Where the run stands: scalars, float32.
 
-    `step` counts from 1 at the end of the first step; `epoch_steps` (>= 1) make
-    one pass over the data.
+    `step` counts from 1 at the end of the first step.
     """
 
     step: Tensor
     total_steps: Tensor
     interval: Tensor
-    epoch_steps: Tensor
 
 
 class LastBatch(NamedTuple):
@@ -385,7 +383,6 @@ def _evidence(
         num_decisions=ops.ceil(clock.total_steps / clock.interval),
         interval=scalars["interval_updates"],
         num_examples=batch.num_examples,
-        num_passes=clock.step / clock.epoch_steps,
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP
         ),

@@ -68,8 +68,7 @@ def decided(
         seen.append(ops.convert_to_numpy(features))
         return tensor(output)
 
-    times = (step, total_steps, interval, total_steps)
-    clock = Clock(*map(tensor, times))
+    clock = Clock(tensor(step), tensor(total_steps), tensor(interval))
     new, row = decide(
         scalars,
         LastBatch(tensor(loss_after), tensor(promised_drop), tensor(32.0)),

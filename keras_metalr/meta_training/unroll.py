@@ -115,10 +115,6 @@ class Unroll:
         """Steps in a run."""
         return self.num_decisions * self.interval
 
-    def epoch_steps(self, task: Task) -> jnp.ndarray:
-        """Steps to one pass over the data, scalar (>= 1)."""
-        return jnp.maximum(task.num_examples / task.batch_size, 1.0)
-
     def loss(self, task: Task, weights: jnp.ndarray, batch: tuple) -> Any:
         """The loss of a batch at some weights `(n,)`, scalar."""
         return batch_loss(self.family, task, self._unravel(weights), *batch)
@@ -283,7 +279,6 @@ class Unroll:
             ((number + 1) * self.interval).astype("float32"),
             jnp.asarray(self.num_steps, "float32"),
             jnp.asarray(self.interval, "float32"),
-            self.epoch_steps(task),
         )
         told = LastBatch(
             jnp.where(jnp.isnan(loss), jnp.inf, loss),

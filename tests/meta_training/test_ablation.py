@@ -92,7 +92,6 @@ def evidence(trust, pretrained, cosine=0.0):
         num_decisions=np.full(size, 200.0, "float32"),
         interval=np.full(size, 1.0, "float32"),
         num_examples=np.full(size, 64.0, "float32"),
-        num_passes=np.full(size, 10.0, "float32"),
         validation_gap=np.full(size, 10.0, "float32"),
         lost_again=np.zeros(size, "float32"),
         training_lead=np.zeros(size, "float32"),
