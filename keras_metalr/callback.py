@@ -95,9 +95,10 @@ class MetaLR(keras.callbacks.Callback):
             and have something to lose. `None` sees it in them: in biases and
             scales, or where there are none in matrices, that are no longer what
             their initializers give. Say `False` for a new net that this cannot
-            tell (random biases of PyTorch's modules, layers of your own
-            without biases, a new model that was saved and loaded), `True` for
-            a trained one whose biases are all alike. Defaults to `None`.
+            tell (random biases of PyTorch's modules, biases set to the
+            classes' frequencies; without biases: layers of your own, a new
+            model that was saved and loaded), `True` for a trained one whose
+            biases and scales are frozen or all alike. Defaults to `None`.
         verbose: Integer, 0 (silent) or 1 (what the rate did, at the end).
             Defaults to `0`.
 

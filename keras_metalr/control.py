@@ -146,8 +146,11 @@ class RunControl:
             weights = self.sample.gather(self._variables)
             first = self._first()
             bases = self._bases()
-            scalars = self._within_bounds(
-                self.state.read(), bases, weights, gradient_norm
+            stored = self.state.read()
+            scalars = self._within_bounds(stored, bases, weights, gradient_norm)
+            untouched = ops.logical_and(
+                ops.equal(stored["log_multiplier"], 0.0),
+                ops.equal(scalars["log_multiplier"], 0.0),
             )
             self._context.due = due = self._due()
             products = backend.cond(
@@ -156,7 +159,9 @@ class RunControl:
                 lambda: ops.zeros((len(gradients),), dtype="float32"),
             )
             # The weights are written once they have been read.
-            rate = self._assign_rates(scalars, bases, after=(weights, products))
+            rate = self._assign_rates(
+                scalars, bases, untouched, after=(weights, products)
+            )
             measured = {
                 "scalars": scalars,
                 "loss": loss,
@@ -320,6 +325,7 @@ class RunControl:
         self,
         scalars: Scalars,
         bases: Sequence[Tensor],
+        untouched: Tensor,
         after: Sequence[Tensor],
     ) -> Tensor:
         """Set every rate; returns the largest one, scalar float32."""
@@ -327,7 +333,7 @@ class RunControl:
         multiplier = backend.computed_after(multiplier, after)
         values = [base * multiplier for base in bases]
         for rate, value in zip(self._rates, values, strict=True):
-            rate.assign(value)
+            rate.assign(value, untouched)
         return _largest(values)
 
     def _counters(self) -> Tensor:

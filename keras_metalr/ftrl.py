@@ -16,16 +16,19 @@ Tensor = Any
 
 
 def keep_weights(
-    optimizer: keras.optimizers.Ftrl, old: Tensor, new: Tensor
+    optimizer: keras.optimizers.Ftrl, rate: Tensor, untouched: Tensor | bool
 ) -> None:
-    """Have a change of the rate leave the weights where they are.
+    """Have the weights stay where they are at another rate.
+
+    The sums are made out of the weights, not of what they were: these may have
+    gone back to earlier ones, whose rate nobody knows any more.
 
     Args:
         optimizer: `keras.optimizers.Ftrl`, built.
-        old: Scalar, its rate so far. Where it is the new one nothing changes.
-        new: Scalar, its rate from now on.
+        rate: Scalar, its rate from now on.
+        untouched: Scalar boolean, whether the rate was the user's own so far
+            and still is. Nothing changes then.
     """
-    same = ops.equal(new, ops.convert_to_tensor(old))
     threshold = optimizer.l1_regularization_strength
     for weights, squares, sums in zip(
         optimizer._trainable_variables,
@@ -36,12 +39,14 @@ def keep_weights(
         weights, squares, kept = map(
             ops.convert_to_tensor, (weights, squares, sums)
         )
-        rate = ops.cast(new, weights.dtype)
+        divisor = ops.cast(rate, weights.dtype)
         # What `Ftrl.update_step` divides by; weights that are 0 are so because
         # their sums are below the threshold, at any rate.
         slope = ops.power(squares, -optimizer.learning_rate_power)
-        slope = (slope + optimizer.beta) / rate
+        slope = (slope + optimizer.beta) / divisor
         slope = slope + 2 * optimizer.l2_regularization_strength
         made = -weights * slope - threshold * ops.sign(weights)
-        stays = ops.logical_or(ops.equal(weights, 0.0), same)
+        stays = ops.logical_or(ops.equal(weights, 0.0), untouched)
+        # A schedule may begin at 0.
+        stays = ops.logical_or(stays, divisor <= 0.0)
         sums.assign(ops.where(stays, kept, made))

@@ -260,14 +260,16 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
     def restore_rates(self) -> None:
         """Give the wrapped optimizer back the user's own rates."""
         values: list[float | None] = [None] * len(self.rates)
-        state = self.metalr_state
+        state, untouched = self.metalr_state, True
         if state is not None:
             bases = backend.eager_value(state.base_rates)
             # Empty where TensorFlow's first trace, which makes it, has failed.
             if len(bases) == len(values):
                 values = [float(base) for base in bases]
+                scalars = backend.eager_value(state.scalars)
+                untouched = state.get(scalars, "log_multiplier") == 0.0
         for rate, value in zip(self.rates, values, strict=True):
-            rate.restore(value)
+            rate.restore(value, untouched)
 
     # -- One update. --------------------------------------------------------
 

@@ -1,18 +1,19 @@
 """Has a network something to lose? Seen in its weights, before a run."""
 
 from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
-from keras.initializers import Constant
 
 from keras_metalr import backend
 
-# What a multiple may be off by its rounding, a share of the length: in float32
-# less than what a step of training does.
-ROUNDING = 1e-5
-HALF_ROUNDING = 1e-2
+# What an element of a multiple may be off by its rounding, as a share of the
+# largest one.
+ROUNDING = 1e-6
+HALF_ROUNDING = 2.0**-6
 
 
 def is_pretrained(model: keras.layers.Layer) -> bool:
@@ -21,13 +22,13 @@ def is_pretrained(model: keras.layers.Layer) -> bool:
     Layers begin with biases and scales that are all alike, or zeros and ones
     (an LSTM's); only training makes them differ. So weights are new where every
     vector among them is still like that, or still what its layer's initializer
-    gives, which Keras's give again when they are asked again. The scale of an
-    `AdditiveAttention`, which Keras draws at random, does not count.
+    drew: those of Keras draw the same when they are asked again. The scale of
+    an `AdditiveAttention`, which Keras draws at random, does not count.
 
-    Without a single vector, matrices tell in the same way. A matrix that a
-    `Constant` was given is one that somebody has trained. Where a matrix cannot
-    be drawn again (layers of one's own, models that were loaded) the answer is
-    `True`: trained weights are the ones that can be ruined.
+    Without a single vector, matrices tell in the same way. Where a matrix
+    cannot be drawn again (layers or initializers of one's own, a `Constant`
+    that holds vectors, models that were loaded) the answer is `True`: trained
+    weights are the ones that can be ruined.
 
     Args:
         model: `keras.Model`, or another layer, as the run finds it. What is
@@ -68,56 +69,79 @@ def is_pretrained(model: keras.layers.Layer) -> bool:
     )
 
 
+class _Asked(NamedTuple):
+    """An initializer, and whether its layer sets another scale for it."""
+
+    initializer: keras.initializers.Initializer
+    scaled: bool
+
+
 def _initializers(
     layers: Sequence[keras.layers.Layer],
-) -> dict[int, list[keras.initializers.Initializer]]:
-    """By the ids of variables, the initializers that their layers have."""
-    return {
-        id(variable): [
-            value
+) -> dict[int, list[_Asked]]:
+    """By the ids of variables, the initializers that may be asked again.
+
+    Of tied weights those of all layers that have them.
+    """
+    found: dict[int, list[_Asked]] = {}
+    for layer in layers:
+        scaled = isinstance(layer, keras.layers.EinsumDense)
+        own = [
+            _Asked(value, scaled)
             for value in vars(layer).values()
-            if isinstance(value, keras.initializers.Initializer)
+            if _may_be_asked(value)
         ]
-        for layer in layers
-        for variable in layer._trainable_variables
-    }
+        for variable in layer._trainable_variables:
+            found.setdefault(id(variable), []).extend(own)
+    return found
+
+
+def _may_be_asked(value: Any) -> bool:
+    """Whether it is an initializer of Keras that draws the same once more.
+
+    A generator as its seed would move on. One of the user's may do anything,
+    load trained vectors for one, and so does a `Constant` of an array.
+    """
+    return (
+        isinstance(value, keras.initializers.Initializer)
+        and type(value).__module__.partition(".")[0] == "keras"
+        and isinstance(getattr(value, "seed", None), int)
+    )
 
 
 def _is_trained(
     variable: keras.Variable,
-    initializers: Sequence[keras.initializers.Initializer],
+    asked: Sequence[_Asked],
 ) -> bool:
     values = backend.eager_value(variable)
-    if (values == values.flat[0]).all() or np.isin(values, (0.0, 1.0)).all():
+    if np.isin(values, (0.0, 1.0)).all() or (values == values.flat[0]).all():
         return False
-    is_matrix = values.ndim > 1
-    return not any(
-        _gives(initializer, values, str(variable.dtype))
-        for initializer in initializers
-        if not (is_matrix and isinstance(initializer, Constant))
-    )
+    dtype = str(variable.dtype)
+    return not any(_gives(*each, values, dtype) for each in asked)
 
 
 def _gives(
-    initializer: keras.initializers.Initializer, values: np.ndarray, dtype: str
+    initializer: keras.initializers.Initializer,
+    scaled: bool,
+    values: np.ndarray,
+    dtype: str,
 ) -> bool:
-    """Whether an initializer gives these values when it is asked again.
-
-    Or a multiple of them: an `EinsumDense` sets the scale of its own.
-    """
+    """Whether an initializer gives these values when it is asked again."""
     try:
         again = ops.convert_to_numpy(initializer(values.shape, dtype=dtype))
-    except Exception:
+    except (TypeError, ValueError):
         # It is that of another of the layer's variables, of another shape.
         return False
     if np.array_equal(again, values):
         return True
-    drawn, found = (
-        array.astype("float32", copy=False).ravel() for array in (again, values)
-    )
-    size = drawn @ drawn
+    if not scaled:
+        return False
+    drawn, found = (array.astype("float64") for array in (again, values))
+    size = np.vdot(drawn, drawn)
     if not 0.0 < size < np.inf:
         return False
-    rest = found - (found @ drawn) / size * drawn
-    rounding = ROUNDING if dtype == "float32" else HALF_ROUNDING
-    return bool(rest @ rest <= rounding**2 * (found @ found))
+    # Each element is rounded, twice in half precision.
+    multiple = np.vdot(found, drawn) / size * drawn
+    largest = np.abs(multiple).max()
+    near = ROUNDING if dtype in ("float32", "float64") else HALF_ROUNDING
+    return bool(np.abs(found - multiple).max() <= near * largest)

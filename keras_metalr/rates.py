@@ -71,7 +71,9 @@ class Rate:
                     "LossScaleOptimizer or MultiOptimizer."
                 )
         self.optimizer = optimizer
-        self._is_ftrl = isinstance(optimizer, keras.optimizers.Ftrl)
+        self._is_ftrl = (
+            type(optimizer).update_step is keras.optimizers.Ftrl.update_step
+        )
         self.original = optimizer._learning_rate
         self.scheduled = not isinstance(self.original, keras.Variable)
         if self.scheduled:
@@ -104,21 +106,22 @@ class Rate:
             return self._scaled.base(self.optimizer._iterations)
         return initial
 
-    def assign(self, rate: Tensor) -> None:
-        """Set the rate, inside the train step."""
+    def assign(self, rate: Tensor, untouched: Tensor) -> None:
+        """Set the rate, inside the train step.
+
+        Args:
+            rate: Scalar.
+            untouched: Scalar boolean, whether all of the run's rates have been
+                the user's own, as this one is.
+        """
+        if self._is_ftrl:
+            ftrl.keep_weights(self.optimizer, rate, untouched)
         if self.scheduled:
-            if self._is_ftrl:
-                own = self._scaled.base(self.optimizer._iterations)
-                ftrl.keep_weights(self.optimizer, own, rate)
             # For this step alone, so that a checkpoint has the user's own.
             self._scaled.rate = rate
             self.optimizer._learning_rate = self._scaled
         else:
-            rate = ops.cast(rate, self.original.dtype)
-            if self._is_ftrl:
-                last = backend.read(self.original)
-                ftrl.keep_weights(self.optimizer, last, rate)
-            backend.assign(self.original, rate)
+            backend.assign(self.original, ops.cast(rate, self.original.dtype))
 
     def release(self) -> None:
         """After the step: a traced rate must not be read outside it."""
@@ -126,22 +129,21 @@ class Rate:
             self._scaled.rate = None
             self.optimizer._learning_rate = self.original
 
-    def restore(self, value: float | None) -> None:
+    def restore(self, value: float | None, untouched: bool) -> None:
         """Give the optimizer back the user's own rate.
 
         Args:
             value: Float, the rate that the run started from; `None` for the
                 one found at first.
+            untouched: Boolean, whether all of the run's rates have been that.
         """
-        if self.scheduled:
-            self.release()
-            return
-        if value is None:
-            self.original.assign(self.initial)
-            return
-        if self._is_ftrl:
-            ftrl.keep_weights(self.optimizer, self.original, value)
-        self.original.assign(value)
+        self.release()
+        rate = self.initial if value is None else value
+        if self._is_ftrl and not untouched:
+            own = self.base(ops.convert_to_tensor(rate, dtype="float32"))
+            ftrl.keep_weights(self.optimizer, own, untouched)
+        if not self.scheduled:
+            self.original.assign(rate)
 
 
 def innermost(

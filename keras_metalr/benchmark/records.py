@@ -36,9 +36,10 @@ class RunResult:
         curves: Dict with `"loss"` and `"learning_rate"`. Each is a dict of
             `"step"` (list), `"value"` (list) and `"per"` (`"step"`,
             `"decision"` or `"epoch"`).
-        results: Dict from name to float: `eval_loss`, `eval_accuracy`,
-            `eval_f1`, `eval_runtime` (seconds), `eval_samples_per_second`,
-            `eval_steps_per_second`, `epoch`, and further figures.
+        results: Dict from name to float: `eval_loss`, `eval_runtime`
+            (seconds), `eval_samples_per_second`, `eval_steps_per_second`,
+            `epoch`, and further figures; where the workload has an accuracy,
+            `eval_accuracy`, `eval_f1` and `epochs_to_target`.
         evaluations: List of dicts, what `RunConfig.evaluation_examples` asked
             for: `when`, `num_examples`, and the figures of
             `keras_metalr.benchmark.text.RESULTS_LINE`.

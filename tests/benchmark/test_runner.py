@@ -378,3 +378,14 @@ def test_config_out_of_range(digits, arguments, message):
     workload, data = digits
     with pytest.raises(ValueError, match=message):
         run(workload, RunConfig(**arguments), data=data)
+
+
+@pytest.mark.backend_independent
+def test_a_workload_without_an_accuracy(digits):
+    workload, data = digits
+    plain = workload.replace(metrics=())
+    config = RunConfig(learning_rate=0.01, steps=2)
+    results = run(plain, config, data=data).results
+    assert math.isfinite(results["eval_loss"])
+    for name in ("eval_accuracy", "eval_f1", "epochs_to_target"):
+        assert name not in results

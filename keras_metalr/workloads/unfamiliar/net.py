@@ -8,8 +8,9 @@ import keras
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
 
-# Of their runs, whatever their steps.
+# Validations in a run, however long it is.
 NUM_VALIDATIONS = 5
+# The rate that MetaLR begins with.
 START = 1e-3
 
 
@@ -29,8 +30,12 @@ def net(
         build_model: Callable that returns a `keras.Model`, not compiled.
         make_optimizer: Callable from a rate to a Keras optimizer.
         batch_size: Integer. Defaults to `64`.
-        loss: Keras loss. Defaults to `None`: the cross-entropy of logits, with
-            the accuracy beside it, which other losses go without.
+        loss: Keras loss, or a callable from targets and outputs. Defaults to
+            `None`: the cross-entropy of logits, with the accuracy beside it,
+            which other losses go without.
+
+    Returns:
+        A `Workload`.
     """
     classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return Workload(
