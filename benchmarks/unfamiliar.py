@@ -79,7 +79,8 @@ FAR_LOWER = 0.1
 LOW_RATES = """
 By half of the run MetaLR's rate is less than a tenth of the schedule's on:
 {nets}.
-`docs/design.md`, "Where it loses to tuned schedules", says why for the LSTM.
+What is known of it stands in `docs/design.md`, "Where it loses to tuned
+schedules".
 """
 COLUMNS = (
     "net",
