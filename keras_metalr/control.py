@@ -148,10 +148,12 @@ class RunControl:
             bases = self._bases()
             stored = self.state.read()
             scalars = self._within_bounds(stored, bases, weights, gradient_norm)
-            untouched = ops.logical_and(
-                ops.equal(stored["log_multiplier"], 0.0),
-                ops.equal(scalars["log_multiplier"], 0.0),
-            )
+            untouched: Tensor | bool = True
+            if any(rate.is_ftrl for rate in self._rates):
+                untouched = ops.logical_and(
+                    ops.equal(stored["log_multiplier"], 0.0),
+                    ops.equal(scalars["log_multiplier"], 0.0),
+                )
             self._context.due = due = self._due()
             products = backend.cond(
                 due,
@@ -325,7 +327,7 @@ class RunControl:
         self,
         scalars: Scalars,
         bases: Sequence[Tensor],
-        untouched: Tensor,
+        untouched: Tensor | bool,
         after: Sequence[Tensor],
     ) -> Tensor:
         """Set every rate; returns the largest one, scalar float32."""

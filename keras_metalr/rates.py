@@ -71,7 +71,7 @@ class Rate:
                     "LossScaleOptimizer or MultiOptimizer."
                 )
         self.optimizer = optimizer
-        self._is_ftrl = (
+        self.is_ftrl = (
             type(optimizer).update_step is keras.optimizers.Ftrl.update_step
         )
         self.original = optimizer._learning_rate
@@ -106,15 +106,15 @@ class Rate:
             return self._scaled.base(self.optimizer._iterations)
         return initial
 
-    def assign(self, rate: Tensor, untouched: Tensor) -> None:
+    def assign(self, rate: Tensor, untouched: Tensor | bool) -> None:
         """Set the rate, inside the train step.
 
         Args:
             rate: Scalar.
             untouched: Scalar boolean, whether all of the run's rates have been
-                the user's own, as this one is.
+                the user's own, as this one is. Ftrl alone asks for it.
         """
-        if self._is_ftrl:
+        if self.is_ftrl:
             ftrl.keep_weights(self.optimizer, rate, untouched)
         if self.scheduled:
             # For this step alone, so that a checkpoint has the user's own.
@@ -139,7 +139,7 @@ class Rate:
         """
         self.release()
         rate = self.initial if value is None else value
-        if self._is_ftrl and not untouched:
+        if self.is_ftrl and not untouched:
             own = self.base(ops.convert_to_tensor(rate, dtype="float32"))
             ftrl.keep_weights(self.optimizer, own, untouched)
         if not self.scheduled:
