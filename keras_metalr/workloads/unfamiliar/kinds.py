@@ -13,16 +13,16 @@ from keras_metalr.workloads.unfamiliar.net import net
 from keras_metalr.workloads.workload import Data
 from keras_metalr.workloads.workload import Workload
 
-PHRASES = 20_000
-HELD_BACK = 3_000
-CONTEXT = 8
+_PHRASES = 20_000
+_HELD_BACK = 3_000
+_CONTEXT = 8
 
 
 @functools.cache
 def phrases() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of SST-2's training split: words as numbers and labels, twice."""
-    x, y = media.load_words(f"train[:{PHRASES + HELD_BACK}]")
-    return x[:PHRASES], y[:PHRASES], x[PHRASES:], y[PHRASES:]
+    x, y = media.load_words(f"train[:{_PHRASES + _HELD_BACK}]")
+    return x[:_PHRASES], y[:_PHRASES], x[_PHRASES:], y[_PHRASES:]
 
 
 def load_following(length: int) -> Data:
@@ -138,10 +138,10 @@ def kind_nets() -> dict[str, Workload]:
             optimizers.Adam,
             batch_size=256,
         ),
-        f"next word from {CONTEXT} by a GRU, Adam; SST-2": net(
+        f"next word from {_CONTEXT} by a GRU, Adam; SST-2": net(
             "word_gru",
-            functools.partial(load_following, CONTEXT),
-            functools.partial(build_following, CONTEXT, recurrent=True),
+            functools.partial(load_following, _CONTEXT),
+            functools.partial(build_following, _CONTEXT, recurrent=True),
             optimizers.Adam,
         ),
         "LSTM over rows, RMSprop; Fashion-MNIST": net(
