@@ -252,7 +252,9 @@ class MetaLR(keras.callbacks.Callback):
             # executions, where the data go on.
             self._epoch_steps = taken
             remaining = self._remaining_steps(epoch, taken)
-        self._session.begin_epoch(remaining, rewound=lost > 0)
+        self._session.begin_epoch(
+            remaining, self._epoch_steps or 0, rewound=lost > 0
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Bring the trace to the host; report what the guard did."""

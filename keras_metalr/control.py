@@ -29,6 +29,7 @@ from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import gathered
 from keras_metalr.rates import gradient_scale
 from keras_metalr.rates import is_loss_scaled
+from keras_metalr.run_state import EPOCH_STEPS
 from keras_metalr.run_state import INTERVAL
 from keras_metalr.run_state import STEP
 from keras_metalr.run_state import TOTAL_STEPS
@@ -67,7 +68,7 @@ class RunControl:
         rates: Sequence of `Rate`, the optimizer's.
         controller: `keras.Model` from features to the output.
         settings: `Settings` of the run.
-        horizon: Tuple of integers `(total_steps, interval)`.
+        horizon: Tuple of integers `(total_steps, interval, epoch_steps)`.
         context: `StepContext` that the loss comes by.
         pretrained: Boolean, whether the weights were trained before.
         steps_per_execution: Integer (>= 1), the model's.
@@ -80,7 +81,7 @@ class RunControl:
         rates: Sequence[Rate],
         controller: keras.Model,
         settings: Settings,
-        horizon: tuple[int, int],
+        horizon: tuple[int, int, int],
         context: StepContext,
         pretrained: bool,
         steps_per_execution: int,
@@ -102,7 +103,7 @@ class RunControl:
         self._context = context
         self._accumulation_steps = accumulation_steps(optimizer)
         self._longest_start = safe_start.longest(self._accumulation_steps)
-        self._one_step = backend.constant(np.array([1, 0, 0], "int32"))
+        self._one_step = backend.constant(np.array([1, 0, 0, 0], "int32"))
         shapes = [tuple(variable.shape) for variable in self._variables]
         self.sample = CoordinateSample(shapes)
         self.state = RunState(
@@ -244,6 +245,7 @@ class RunControl:
             rate.release()
         promised_drop = functools.partial(self._promised_drop, before)
         self._context.promised_drop = promised_drop
+        self._context.gradient = before["gradient"]
         self._context.applied = True
 
     def _promised_drop(
@@ -411,13 +413,19 @@ class RunControl:
                 summed = backend.across_replicas(
                     [loss, self._context.num_examples()]
                 )
-                before = vector
+                before, gradient = vector, self._context.gradient
                 vector, row = backend.cond(
                     due,
                     lambda: self._decide(
                         before,
                         counters,
-                        LastBatch(summed[0], promised, summed[1], resolution),
+                        LastBatch(
+                            summed[0],
+                            promised,
+                            summed[1],
+                            self.sample.sparsity(gradient),
+                            resolution,
+                        ),
                     ),
                     lambda: (before, state.empty_row()),
                 )
@@ -435,15 +443,13 @@ class RunControl:
         batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
-        places = (STEP, TOTAL_STEPS, INTERVAL)
-        step, total, interval = (counters[place] for place in places)
+        places = (STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS)
+        step, *others = (counters[place] for place in places)
         # An update is made of several batches.
         num_examples = batch.num_examples * self._accumulation_steps
         batch = batch._replace(num_examples=num_examples)
         clock = Clock(
-            ops.cast(step + 1, "float32"),
-            ops.cast(total, "float32"),
-            ops.cast(interval, "float32"),
+            *(ops.cast(value, "float32") for value in (step + 1, *others))
         )
         scalars, row = decide(
             self.state.unpack(vector),

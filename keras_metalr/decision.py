@@ -131,12 +131,14 @@ class Settings(NamedTuple):
 class Clock(NamedTuple):
     """Where the run stands: scalars, float32.
 
-    `step` counts from 1 at the end of the first step.
+    `step` counts from 1 at the end of the first step; `epoch_steps` (>= 1) make
+    one pass over the data.
     """
 
     step: Tensor
     total_steps: Tensor
     interval: Tensor
+    epoch_steps: Tensor
 
 
 class LastBatch(NamedTuple):
@@ -147,12 +149,14 @@ class LastBatch(NamedTuple):
             not measured.
         promised_drop: Scalar, see `signals.trust_ratio`.
         num_examples: Scalar, examples that an update is made of.
+        sparsity: Scalar in [0, 1], see `CoordinateSample.sparsity`.
         resolution: Float, see `signals.trust_ratio`. Defaults to `1.2e-5`.
     """
 
     loss_after: Tensor
     promised_drop: Tensor
     num_examples: Tensor
+    sparsity: Tensor
     resolution: float = RESOLUTION
 
 
@@ -383,6 +387,8 @@ def _evidence(
         num_decisions=ops.ceil(clock.total_steps / clock.interval),
         interval=scalars["interval_updates"],
         num_examples=batch.num_examples,
+        num_passes=clock.step / clock.epoch_steps,
+        sparsity=batch.sparsity,
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP
         ),

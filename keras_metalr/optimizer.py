@@ -72,7 +72,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         # Now, while all there is was there before the run.
         told = settings.pretrained
         self._pretrained = is_pretrained(model) if told is None else told
-        self.total_steps = 1
+        self.total_steps = self.epoch_steps = 1
         self.step_context = make_step_context()
         # A callable map of `MultiOptimizer` makes its parts when it is built;
         # all others are known, and refused if need be, before the first step.
@@ -154,7 +154,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
                 rates=self.rates,
                 controller=self._unsaved.controller,
                 settings=self.settings,
-                horizon=self.horizon(self.total_steps),
+                horizon=self.horizon(self.total_steps, self.epoch_steps),
                 context=self.step_context,
                 pretrained=self._pretrained,
                 steps_per_execution=self._unsaved.model.steps_per_execution,
@@ -183,11 +183,22 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             return list(variables)
         return [v for v in built_for if id(v) in given]
 
-    def horizon(self, total_steps: int) -> tuple[int, int]:
-        """`(total_steps, interval)` for a run of that many steps."""
-        total_steps = min(total_steps, MAX_STEPS)
-        steps = accumulation_steps(self._inner)
-        return total_steps, decision_interval(total_steps, steps)
+    def horizon(
+        self, total_steps: int, epoch_steps: int
+    ) -> tuple[int, int, int]:
+        """`(total_steps, interval, epoch_steps)` for a run of that length.
+
+        Args:
+            total_steps: Integer, steps in the run.
+            epoch_steps: Integer, steps to one pass over the data.
+        """
+        total_steps, epoch_steps = (
+            min(steps, MAX_STEPS) for steps in (total_steps, epoch_steps)
+        )
+        interval = decision_interval(
+            total_steps, accumulation_steps(self._inner)
+        )
+        return total_steps, interval, epoch_steps
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -21,7 +21,7 @@ Tensor = Any
 TRACE_ROWS = 2 * NUM_DECISIONS
 _NAMES = tuple(INITIAL)
 # What stands where in a run's `counters`.
-STEP, TOTAL_STEPS, INTERVAL = range(3)
+STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS = range(4)
 
 
 class RunState(keras.layers.Layer):
@@ -37,7 +37,7 @@ class RunState(keras.layers.Layer):
             `rates` says nothing of.
         controller: `keras.Model` whose weights are copied. The run works on the
             copy: feedback never changes the user's controller.
-        horizon: Tuple of integers `(total_steps, interval)`.
+        horizon: Tuple of integers `(total_steps, interval, epoch_steps)`.
         ramping: Boolean, whether the run begins with the safe start.
         pretrained: Boolean, whether the weights were trained before.
         output_shift: Float, what is added to the controller's output.
@@ -49,7 +49,7 @@ class RunState(keras.layers.Layer):
         rates: Sequence[float],
         scheduled: Sequence[bool],
         controller: keras.Model,
-        horizon: tuple[int, int],
+        horizon: tuple[int, int, int],
         ramping: bool,
         pretrained: bool,
         output_shift: float,

@@ -323,13 +323,18 @@ class Session:
     # -- Between epochs. ----------------------------------------------------
 
     def begin_epoch(
-        self, remaining_steps: int | None, rewound: bool = False
+        self,
+        remaining_steps: int | None,
+        epoch_steps: int,
+        rewound: bool = False,
     ) -> None:
         """Tell the run how long it is; the host counts anew from here.
 
         Args:
             remaining_steps: Integer, steps from here to the end of the run;
                 `None` leaves the horizon as it is.
+            epoch_steps: Integer, steps to one pass over the data; 0 where it
+                is not known, and each step counts as one then.
             rewound: Boolean, whether the run's state was put back to what it
                 had been. Defaults to `False`.
         """
@@ -340,12 +345,12 @@ class Session:
         state = optimizer.metalr_state
         if state is None:
             optimizer.total_steps = remaining_steps
+            optimizer.epoch_steps = max(1, epoch_steps)
             return
         counters = ops.convert_to_numpy(state.counters.value)
         total = int(counters[STEP]) + remaining_steps
-        state.counters.assign(
-            np.array([counters[STEP], *optimizer.horizon(total)], "int32")
-        )
+        horizon = optimizer.horizon(total, max(1, epoch_steps))
+        state.counters.assign(np.array([counters[STEP], *horizon], "int32"))
 
     def note_validation(self, loss: float) -> None:
         """Let the controller read a loss on validation data.

@@ -31,6 +31,8 @@ TINY = 1e-30
 RESOLUTION = 1.2e-5
 # Weights that start at zero have no scale of their own: take so much for each.
 SMALLEST_WEIGHT = 0.01
+# Shares of a variable that a batch reaches: few, and no longer few.
+FEW_REACHED = (0.2, 0.4)
 
 
 class CoordinateSample:
@@ -89,6 +91,12 @@ class CoordinateSample:
         ]
         scale = np.sqrt(np.concatenate(stands_for)).astype("float32")
         self._scale = backend.constant(scale)
+        drawn = np.array(self._counts, "int64")
+        self._last_positions = backend.constant_positions(np.cumsum(drawn) - 1)
+        self._drawn = backend.constant(drawn.astype("float32"))
+        self._variable_shares = backend.constant(
+            (np.array(counts) / max(self.num_coordinates, 1)).astype("float32")
+        )
         self._is_exhaustive = bool(np.all(scale == 1.0))
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
@@ -110,6 +118,25 @@ class CoordinateSample:
         if not self._is_exhaustive:
             values = values * self._scale
         return backend.whole(values)
+
+    def sparsity(self, gradient: Tensor) -> Tensor:
+        """The share of all weights that a batch reaches few of, in [0, 1].
+
+        They are those of variables of which at most a fifth has a gradient, and
+        in part of those of which two fifths have: tables of word vectors, of
+        which a batch has its own words, and kernels that read counts of words.
+        Of kernels next to ReLU units that are dead more is left, as a rule.
+
+        Args:
+            gradient: Gradient, shape `(size,)`, as `gather` returns it.
+        """
+        has_some = ops.cast(ops.not_equal(gradient, 0.0), "float32")
+        sums = backend.elements(ops.cumsum(has_some), self._last_positions)
+        zero = ops.zeros((1,), dtype="float32")
+        reached = (sums - ops.concatenate([zero, sums[:-1]])) / self._drawn
+        few, many = FEW_REACHED
+        is_sparse = ops.clip((many - reached) / (many - few), 0.0, 1.0)
+        return ops.sum(is_sparse * self._variable_shares)
 
 
 def squared_norm(tensors: Sequence[Tensor | None]) -> Tensor:

@@ -26,7 +26,8 @@ class StepContext:
 
     `promised_drop` is set by the update: a function from the weights it led to,
     by the identity of their variables, to the drop in loss that the gradient
-    had promised for it, scalar.
+    had promised for it, scalar. So is `gradient`, what a `CoordinateSample`
+    gathered of it.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class StepContext:
         self.arguments: dict[str, Any] = {}
         self.promised_drop: Callable[[Mapping[int, Tensor]], Tensor] | None
         self.promised_drop = None
+        self.gradient: Tensor = None
         self.applied = False
         self.due: Any = False
         self.host_due: bool | None = None
@@ -52,6 +54,7 @@ class StepContext:
         self._weights = weights
         self.active, self.applied = True, False
         self.loss, self.arguments, self.promised_drop = None, {}, None
+        self.gradient = None
         try:
             yield
         finally:

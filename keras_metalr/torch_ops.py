@@ -21,13 +21,14 @@ zeros = keras.ops.zeros
 abs = torch.abs
 ceil = torch.ceil
 clip = torch.clamp
-equal = torch.eq
 cos = torch.cos
+equal = torch.eq
 exp = torch.exp
 isnan = torch.isnan
 log = torch.log
 logical_not = torch.logical_not
 logical_or = torch.logical_or
+not_equal = torch.ne
 power = torch.pow
 sqrt = torch.sqrt
 square = torch.square
@@ -57,6 +58,10 @@ def minimum(x1: Tensor, x2: Tensor | float) -> Tensor:
     if isinstance(x2, Tensor):
         return torch.minimum(x1, x2)
     return x1.clamp_max(x2)
+
+
+def cumsum(x: Tensor) -> Tensor:
+    return x.cumsum(0)
 
 
 def cast(x: Tensor, dtype: str) -> Tensor:

@@ -68,10 +68,11 @@ def decided(
         seen.append(ops.convert_to_numpy(features))
         return tensor(output)
 
-    clock = Clock(tensor(step), tensor(total_steps), tensor(interval))
+    times = (step, total_steps, interval, total_steps)
+    clock = Clock(*map(tensor, times))
     new, row = decide(
         scalars,
-        LastBatch(tensor(loss_after), tensor(promised_drop), tensor(32.0)),
+        LastBatch(*map(tensor, (loss_after, promised_drop, 32.0, 0.0))),
         clock,
         controller,
         settings,

@@ -229,6 +229,8 @@ def test_a_backup_within_an_epoch(tmp_path):
     assert all_finite(model)
     assert resumed.trace[-1, 0] == resumed.state["counters"][0]
     assert resumed.state["counters"][0] == resumed.state["counters"][1]
+    # A pass over the data is as long as it was.
+    assert resumed.state["counters"][3] == 6
 
 
 # -- Between MetaLR and plain Keras. ----------------------------------------

@@ -69,6 +69,8 @@ QUIET = {
     "num_decisions": 200.0,
     "interval": 1.0,
     "num_examples": 64.0,
+    "num_passes": 10.0,
+    "sparsity": 0.0,
     "validation_gap": 10.0,
     "lost_again": 0.0,
     "training_lead": 0.0,
@@ -385,6 +387,59 @@ LONG_RUN = {
 def test_a_long_run_keeps_some_distrust(changes, distrust, low):
     known = evidence(1.0 - distrust, **{**LONG_RUN, **changes})
     found = float(as_numpy(update_rule.least(known)))
+    assert found == pytest.approx(low, abs=1e-3)
+
+
+SHORT_RUN = {
+    "pretrained": 0.0,
+    "num_examples": 32.0,
+    "validation_gap": 0.1,
+    "num_passes": 3.0,
+    "measured": 0.15,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "distrust", "low"),
+    [
+        # 0.25 of what is left, to the power of 1.5: 0.1789 after a fifth.
+        ({}, 0.1789, 0.0),
+        ({}, 0.17, 0.0508),
+        ({}, 0.05, 0.2),
+        ({}, 0.25, -0.3348),
+        ({}, 0.5, -0.5),
+        ({"progress": 0.5}, 0.0884, 0.0),
+        # Half of what binds, and nothing.
+        ({"progress": 0.075}, 0.0, -0.15),
+        ({"progress": 0.05}, 0.0, -0.5),
+        ({"progress": 0.8}, 0.0, -0.15),
+        ({"progress": 0.9}, 0.0, -0.5),
+        ({"num_examples": 20.0}, 0.0, -0.15),
+        ({"num_examples": 8.0}, 0.0, -0.5),
+        ({"validation_gap": 0.25}, 0.0, -0.15),
+        ({"validation_gap": 0.4}, 0.0, -0.5),
+        ({"lost_again": 0.06}, 0.0, -0.15),
+        ({"lost_again": 0.1}, 0.0, -0.5),
+        ({"num_passes": 4.5}, 0.0, -0.15),
+        ({"sparsity": 0.15}, 0.0, -0.15),
+        ({"sparsity": 0.2}, 0.0, -0.5),
+        ({"measured": 0.1}, 0.0, -0.15),
+        ({"measured": 0.05}, 0.0, -0.5),
+        ({"num_passes": 6.0}, 0.0, -0.5),
+        ({"pretrained": 1.0}, 0.0, -0.5),
+        # Without validation data, fewer passes are enough.
+        ({"validation_gap": 10.0, "num_passes": 1.0}, 0.0, 0.2),
+        ({"validation_gap": 10.0, "num_passes": 2.0}, 0.0, -0.15),
+        ({"validation_gap": 10.0, "num_passes": 3.0}, 0.0, -0.5),
+        # As it becomes long, the one fades into the other.
+        ({"interval": 7.5}, 0.0, -0.15),
+        ({"interval": 7.5}, 0.15, -0.1619),
+        ({"interval": 10.0}, 0.0, 0.1),
+    ],
+)
+def test_a_short_run_keeps_more_distrust(changes, distrust, low):
+    known = evidence(1.0 - distrust, **{**SHORT_RUN, **changes})
+    found = float(as_numpy(update_rule.kept_distrust(known)))
     assert found == pytest.approx(low, abs=1e-3)
 
 

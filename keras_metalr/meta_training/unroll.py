@@ -37,6 +37,7 @@ from keras_metalr.meta_training.tasks import bounded_loss
 from keras_metalr.meta_training.tasks import draw_batch
 from keras_metalr.meta_training.tasks import template
 from keras_metalr.meta_training.tasks import validation_loss
+from keras_metalr.signals import CoordinateSample
 from keras_metalr.signals import squared_norm
 from keras_metalr.signals import step_signals
 from keras_metalr.signals import weight_norm
@@ -108,12 +109,21 @@ class Unroll:
         self.first_rate = first_rate
         self.rule = rule
         self.num_weights, self._unravel = template(family)
+        parts = jax.tree.leaves(self._unravel(jnp.zeros(self.num_weights)))
+        # All of them, in the order that they have in a vector of weights.
+        self._sample = CoordinateSample(
+            [part.shape for part in parts], size=self.num_weights
+        )
         self.epoch_decisions = max(1, num_decisions // NUM_VALIDATIONS)
 
     @property
     def num_steps(self) -> int:
         """Steps in a run."""
         return self.num_decisions * self.interval
+
+    def epoch_steps(self, task: Task) -> jnp.ndarray:
+        """Steps to one pass over the data, scalar (>= 1)."""
+        return jnp.maximum(task.num_examples / task.batch_size, 1.0)
 
     def loss(self, task: Task, weights: jnp.ndarray, batch: tuple) -> Any:
         """The loss of a batch at some weights `(n,)`, scalar."""
@@ -279,11 +289,13 @@ class Unroll:
             ((number + 1) * self.interval).astype("float32"),
             jnp.asarray(self.num_steps, "float32"),
             jnp.asarray(self.interval, "float32"),
+            self.epoch_steps(task),
         )
         told = LastBatch(
             jnp.where(jnp.isnan(loss), jnp.inf, loss),
             promised,
             task.batch_size.astype("float32"),
+            self._sample.sparsity(last.gradient),
         )
         scalars, row = decide(
             run.scalars, told, clock, controller, self.settings, rule=self.rule

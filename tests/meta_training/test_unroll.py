@@ -133,6 +133,11 @@ def keras_fit(unroll, task, optimizer, controller):
     return metalr.trace, history.history
 
 
+def say_passes(monkeypatch, steps):
+    """Have an unroll's passes over the data be the epochs of its `fit`."""
+    monkeypatch.setattr(Unroll, "epoch_steps", lambda *_: jnp.asarray(steps))
+
+
 def unrolled(unroll, controller):
     """The function from a task to the run of it."""
     vector = ControllerVector(controller)
@@ -175,6 +180,8 @@ def test_an_unroll_is_a_fit(
         controller.set_weights(weights)
     run = unrolled(unroll, controller)
     told = task._replace(**{k: jnp.asarray(v) for k, v in told.items()})
+    epochs = num_decisions // unroll.epoch_decisions if validation_every else 1
+    say_passes(monkeypatch, num_steps // epochs)
     result = run(told)
     trace, history = keras_fit(unroll, told, optimizer, controller)
     assert trace.rows.shape == result.trace.shape
@@ -216,6 +223,7 @@ def test_a_batch_that_is_not_finite_is_that_of_a_fit(data, monkeypatch):
         return jnp.where(index == 9, jnp.nan, x), *others
 
     monkeypatch.setattr(Unroll, "batch", broken)
+    say_passes(monkeypatch, 24)
     task = plain_task(data, "momentum")
     unroll = Unroll(FAMILIES["dense"], data, 24, 1)
     controller = random_controller()
@@ -228,6 +236,15 @@ def test_a_batch_that_is_not_finite_is_that_of_a_fit(data, monkeypatch):
         )
     assert np.flatnonzero(trace["event"] == EVENT_SKIPPED).tolist() == [9]
     assert np.isfinite(result.final_loss)
+
+
+def test_a_pass_is_as_many_steps_as_the_data_have_batches(data):
+    unroll = Unroll(FAMILIES["dense"], data, 24, 1)
+    for examples, size, steps in ((640, 32, 20.0), (100, 8, 12.5), (5, 64, 1)):
+        task = plain_task(data, "adam")._replace(
+            num_examples=jnp.asarray(examples), batch_size=jnp.asarray(size)
+        )
+        assert float(unroll.epoch_steps(task)) == steps
 
 
 def test_an_unroll_that_is_ruined_goes_back(data):
