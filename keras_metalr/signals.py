@@ -91,9 +91,9 @@ class CoordinateSample:
         ]
         scale = np.sqrt(np.concatenate(stands_for)).astype("float32")
         self._scale = backend.constant(scale)
-        drawn = np.array(self._counts, "int64")
-        self._last_positions = backend.constant_positions(np.cumsum(drawn) - 1)
-        self._drawn = backend.constant(drawn.astype("float32"))
+        ends = np.cumsum(self._counts)
+        self._last_positions = backend.constant_positions(ends - 1)
+        self._drawn = backend.constant(np.array(self._counts, "float32"))
         self._variable_shares = backend.constant(
             (np.array(counts) / max(self.num_coordinates, 1)).astype("float32")
         )

@@ -124,6 +124,42 @@ def test_missing_gradient_reads_as_zero():
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "sparsity"),
+    # Of a table of 100 rows beside 100 other weights: 80 % of all.
+    [(0, 0.8), (20, 0.8), (30, 0.4), (40, 0.0), (100, 0.0)],
+)
+def test_sparsity_is_the_share_of_tables_of_which_few_rows_are_reached(
+    rows, sparsity
+):
+    sample = CoordinateSample([(60,), (100, 4), (5, 8)])
+    table = np.zeros((100, 4), "float32")
+    table[np.random.default_rng(0).permutation(100)[:rows]] = -1e-30
+    others = [np.ones((60,), "float32"), np.ones((5, 8), "float32")]
+    gathered = sample.gather(
+        [ops.convert_to_tensor(v) for v in (others[0], table, others[1])]
+    )
+    assert float(sample.sparsity(gathered)) == pytest.approx(sparsity, abs=1e-6)
+
+
+def test_weights_without_a_gradient_are_reached_by_no_batch():
+    sample = CoordinateSample([(30,), (90,)])
+    gathered = sample.gather([ops.ones((30,)), None])
+    assert float(sample.sparsity(gathered)) == 0.75
+
+
+def test_sparsity_of_tables_that_are_sampled():
+    shapes = [(20000, 16), (16, 8000), (8000,)]
+    gradients = [np.ones(shape, "float32") for shape in shapes]
+    gradients[0][np.random.default_rng(0).random(20000) > 0.05] = 0.0
+    # Half of the units are dead: no table.
+    gradients[1][:, ::2] = 0.0
+    sample = CoordinateSample(shapes)
+    gathered = sample.gather([ops.convert_to_tensor(g) for g in gradients])
+    expected = 320_000 / (320_000 + 128_000 + 8_000)
+    assert float(sample.sparsity(gathered)) == pytest.approx(expected, rel=1e-6)
+
+
 @settings(max_examples=40)
 @given(
     shapes=st.sampled_from(LARGE_SHAPES),

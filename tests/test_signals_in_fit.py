@@ -61,7 +61,7 @@ class Measured:
 
     @property
     def promised_drop(self) -> np.ndarray:
-        return promised_drop(self.metalr.trace)
+        return self.metalr.trace["output"]
 
     @property
     def expected(self) -> dict[str, np.ndarray]:
@@ -69,23 +69,18 @@ class Measured:
 
 
 @contextlib.contextmanager
-def drops_told() -> Iterator[None]:
-    """The trace has the promised drop in place of the output, which is 0."""
+def told(name: str) -> Iterator[None]:
+    """The trace has that of `LastBatch` in place of the output, which is 0."""
     decide = control.decide
-    told = np.array(TRACE_COLUMNS) == "output"
+    place = np.array(TRACE_COLUMNS) == "output"
 
     def telling(scalars, batch, *arguments, **kwargs):
         new, row = decide(scalars, batch, *arguments, **kwargs)
-        return new, keras.ops.where(told, batch.promised_drop, row)
+        return new, keras.ops.where(place, getattr(batch, name), row)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "decide", telling)
         yield
-
-
-def promised_drop(trace: Trace) -> np.ndarray:
-    """Of a run within `drops_told`."""
-    return trace["output"]
 
 
 def data(num_steps: int = NUM_STEPS, weighted: bool = False) -> tuple:
@@ -148,7 +143,7 @@ def measure(
     )
     recorder = StateRecorder()
     x, y, *sample_weight = arrays
-    with drops_told():
+    with told("promised_drop"):
         history = model.fit(
             x,
             y,
@@ -381,7 +376,7 @@ def test_linear_regression_by_hand():
     model.set_weights([weights[:5, None], weights[5:]])
     metalr = MetaLR(Controller(), safe_start=False, guard=False)
     recorder = StateRecorder()
-    with drops_told():
+    with told("promised_drop"):
         model.fit(
             x,
             y,
@@ -400,7 +395,7 @@ def test_linear_regression_by_hand():
         (trace["grad_norm"], "gradient_norm"),
         (recorder["weight_norm"], "weight_norm"),
         (recorder["distance"], "distance"),
-        (promised_drop(trace), "promised_drop"),
+        (trace["output"], "promised_drop"),
     ]:
         # Near its change of sign the promised drop is a sum of larger numbers.
         np.testing.assert_allclose(
@@ -412,6 +407,36 @@ def test_linear_regression_by_hand():
         trace["trust_ratio"], expected["trust_ratio"], atol=1e-4
     )
     check_features(metalr, reference.features(expected, 1, NUM_STEPS))
+
+
+def test_sparsity_is_that_of_the_batch():
+    # One batch has some of 200 words, the next few, the third many.
+    words = np.random.default_rng(1).integers(0, 200, size=(NUM_STEPS, 100))
+    words[1::3] %= 30
+    words[2::3, :60] = np.arange(60)
+    model = keras.Sequential(
+        [
+            keras.Input((1,), dtype="int32"),
+            keras.layers.Embedding(200, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    compiled(model, keras.optimizers.Adam(1e-3))
+    metalr = MetaLR(Controller())
+    with told("sparsity"):
+        model.fit(
+            words.reshape(-1, 1),
+            words.reshape(-1) % 2,
+            batch_size=100,
+            shuffle=False,
+            verbose=0,
+            callbacks=[metalr],
+        )
+    reached = np.array([len(set(row)) / 200 for row in words.tolist()])
+    expected = np.clip((0.4 - reached) / 0.2, 0.0, 1.0) * 600 / 608
+    assert np.ptp(expected) > 0.9
+    np.testing.assert_allclose(metalr.trace["output"], expected, atol=1e-5)
 
 
 def test_signals_are_means_over_the_interval():

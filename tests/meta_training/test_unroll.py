@@ -247,6 +247,30 @@ def test_a_pass_is_as_many_steps_as_the_data_have_batches(data):
         assert float(unroll.epoch_steps(task)) == steps
 
 
+def test_a_rule_is_told_how_many_weights_a_batch_reaches(data, monkeypatch):
+    task = plain_task(data, "adam")
+    unroll = Unroll(
+        FAMILIES["dense"], data, 24, 1, rule=lambda _, known: known.sparsity
+    )
+    sizes = [part.size for part in jax.tree.leaves(unroll._unravel(task.start))]
+    largest = int(np.argmax(sizes))
+    first = sum(sizes[:largest])
+    # The batch has a gradient for a tenth of the largest part.
+    last = first + sizes[largest] // 10
+    told = jnp.ones(unroll.num_weights).at[last : first + sizes[largest]].set(0)
+    monkeypatch.setattr(
+        Unroll,
+        "loss",
+        lambda _, task, weights, batch: (weights - 3.0) ** 2 @ told,
+    )
+    trace = Trace(np.asarray(unrolled(unroll, random_controller())(task).trace))
+    free = trace["event"] == 0.0
+    assert free.any()
+    np.testing.assert_allclose(
+        trace["increment"][free], sizes[largest] / sum(sizes), rtol=1e-5
+    )
+
+
 def test_an_unroll_that_is_ruined_goes_back(data):
     task = plain_task(data, "momentum")
     settings = Settings(safe_start=False)
