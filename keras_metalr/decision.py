@@ -387,7 +387,7 @@ def _evidence(
         num_decisions=ops.ceil(clock.total_steps / clock.interval),
         interval=scalars["interval_updates"],
         num_examples=batch.num_examples,
-        num_passes=clock.step / clock.epoch_steps,
+        num_passes=clock.total_steps / clock.epoch_steps,
         sparsity=batch.sparsity,
         validation_gap=ops.where(
             promised > 0.5, validation_gap(summary), UNKNOWN_GAP

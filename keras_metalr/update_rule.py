@@ -74,8 +74,9 @@ LEAST_INCREMENT = 0.2
 # so small that its own loss tells little of others, or where the validation
 # loss is so far above the training loss (logs of their ratio) that the net
 # overfits; in short runs, nor where it has risen by such a share of what was
-# gained, nor after so many passes over the data, fewer where there is no
-# validation loss, nor where so many of the weights are reached by few batches.
+# gained, nor where the data are passed over so many times, fewer where there is
+# no validation loss, nor where so many of the weights are reached by few
+# batches.
 KEPT_DISTRUST = 0.15
 KEPT_POWER = 1.5
 KEPT_INCREMENT = 0.1
@@ -86,8 +87,8 @@ OVER_SOON = (0.9, 0.7)
 ENOUGH_EXAMPLES = (8.0, 32.0)
 BY_HEART = (0.4, 0.1)
 RISEN = (0.1, 0.02)
-FEW_PASSES = (6.0, 3.0)
-VERY_FEW_PASSES = (3.0, 1.0)
+FEW_PASSES = (15.0, 10.0)
+VERY_FEW_PASSES = (8.0, 5.0)
 SPARSE = (0.2, 0.1)
 
 # The most growth of pretrained weights' rate in such a run, once a decision.
@@ -150,7 +151,7 @@ class Evidence(NamedTuple):
         num_decisions: Scalar, decisions in the whole run.
         interval: Scalar, updates since the last decision.
         num_examples: Scalar, examples that an update is made of.
-        num_passes: Scalar, passes over the data so far.
+        num_passes: Scalar, passes over the data in the whole run.
         sparsity: Scalar in [0, 1], see `CoordinateSample.sparsity`.
         validation_gap: Scalar, see `features.validation_gap`.
         lost_again: Scalar, see `features.lost_again`.
@@ -264,9 +265,9 @@ def least(evidence: Evidence) -> Tensor:
       validation data, where there are any, do not say that the net overfits:
       `least_distrust`.
     - Validation data say that the net does not overfit: `kept_distrust`, up to
-      a distrust of 0.15 in long runs. In short ones up to 0.25, as long as the
-      data were passed over a few times, fewer without validation data, and
-      where a batch reaches most of the weights.
+      a distrust of 0.15 in long runs. In short ones up to 0.25, where the data
+      are passed over a few times, fewer without validation data, and a batch
+      reaches most of the weights.
 
     Args:
         evidence: `Evidence`.
