@@ -28,7 +28,7 @@ UNARY = (
     "tanh",
     "zeros_like",
 )
-BINARY = ("equal", "maximum", "minimum")
+BINARY = ("equal", "maximum", "minimum", "not_equal")
 values = st.floats(width=32) | st.sampled_from([0.0, 1e30, 1e-30])
 
 
@@ -65,6 +65,7 @@ def test_numbers(numbers, other):
         if not math.isnan(other):
             assert_same(name, vector, 0.3)
     assert_same("clip", vector, -4.0, 4.0)
+    assert_same("cumsum", (vector > 0.0).astype("float32"))
     assert_same("power", 0.96, np.abs(vector))
     assert_same("where", vector > 0.0, vector, scalar)
     assert_same("where", vector > 0.0, vector, float("nan"))

@@ -56,8 +56,8 @@ highest that was tried there. *Rule*: the version of MetaLR's update rule; the
 shipped one is {rule}. *Earlier*: before the rate of pretrained weights in long
 runs grew slowly and fell as a cosine (docs/design.md). What 5 adds to 4 changes
 nothing here: the validation loss rises by a tenth of what was gained, at most,
-and there 5 allows more growth than these runs have in any case. What 6 adds is
-for new weights, but for a limit to what one batch counts for.
+and there 5 allows more growth than these runs have in any case. What 6 and 7
+add is for new weights, but for a limit to what one batch counts for.
 """
 
 

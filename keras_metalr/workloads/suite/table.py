@@ -146,6 +146,7 @@ _TABULAR = (
         15,
         shares_data=False,
         shares_kind=False,
+        was_looked_at=True,
     ),
     Entry(
         "diabetes_cross",
