@@ -405,6 +405,18 @@ def eager_value(variable: Tensor) -> Any:
     return keras.ops.convert_to_numpy(variable)
 
 
+def is_lost(variable: keras.Variable) -> bool:
+    """Whether a step that failed on JAX has taken its value along.
+
+    Keras takes the values off the variables while an epoch lasts, and the
+    compiled step is given their memory.
+    """
+    if _NAME != "jax":
+        return False
+    value = variable._value
+    return value is None or value.is_deleted()
+
+
 def mutable_parts(data: Any) -> list[Tensor]:
     """The tensors of a batch that can be changed in place: PyTorch's."""
     if _NAME != "torch":

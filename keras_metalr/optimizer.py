@@ -272,7 +272,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         """Give the wrapped optimizer back the user's own rates."""
         values: list[float | None] = [None] * len(self.rates)
         state, untouched = self.metalr_state, True
-        if state is not None:
+        if state is not None and not backend.is_lost(state.base_rates):
             bases = backend.eager_value(state.base_rates)
             # Empty where TensorFlow's first trace, which makes it, has failed.
             if len(bases) == len(values):

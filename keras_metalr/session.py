@@ -125,10 +125,10 @@ class Session:
             model.__dict__.pop(name, None)
         for name, value in self._users_own.items():
             setattr(model, name, value)
-        self.optimizer.restore_rates()
         if model.optimizer is self.optimizer:
             model.optimizer = self.optimizer.inner
             model.train_function = self._train_function
+        self.optimizer.restore_rates()
 
     def is_of_running_fit(self) -> bool:
         """Whether it was installed by a call of `fit` that is running."""

@@ -264,6 +264,35 @@ def test_an_exception_in_the_models_call(error, epoch, how):
     del held
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="Others keep their values.")
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.Ftrl])
+def test_a_step_that_fails_on_the_device_is_what_the_user_hears_of(make):
+    import jax
+
+    class Failing(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            jax.debug.callback(self._count)
+            return x
+
+        calls = 0
+
+        def _count(self) -> None:
+            self.calls += 1
+            if self.calls == 3:
+                raise RuntimeError("out of memory")
+
+    x, y = make_data()
+    body = compiled(normalize=False)
+    model = keras.Model(body.input, Failing()(body.output))
+    model.compile(make(RATE), loss=body.loss, **QUICK)
+    optimizer = model.optimizer
+    metalr = MetaLR(constant_controller(), safe_start=False)
+    with pytest.raises(Exception, match="out of memory"):
+        model.fit(x, y, callbacks=[metalr], **FIT)
+    # The step has taken the weights along, with MetaLR or without.
+    assert_clean(model, optimizer, RATE)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="The layer is PyTorch's.")
 def test_an_exception_leaves_what_a_module_of_pytorch_keeps():
     import torch
