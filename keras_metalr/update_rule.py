@@ -305,12 +305,8 @@ def least_distrust(evidence: Evidence) -> Tensor:
         Scalar in [-0.5, 0.2]; -0.5 binds nothing.
     """
     unknown = evidence.validation_gap >= UNKNOWN_GAP
-    counts = (
-        _share(evidence.progress, *ON_ITS_WAY)
-        * _share(evidence.measured, *MEASURED)
-        * ops.where(unknown, 1.0, _share(evidence.validation_gap, *BY_HEART))
-        * _may_be_held(evidence)
-    )
+    learns = ops.where(unknown, 1.0, _share(evidence.validation_gap, *BY_HEART))
+    counts = learns * _may_be_held(evidence) * _is_measured(evidence)
     return _held_at(LEAST_DISTRUST, LEAST_INCREMENT, counts, evidence)
 
 
@@ -330,23 +326,25 @@ def kept_distrust(evidence: Evidence) -> Tensor:
         Scalar in [-0.5, 0.2]; -0.5 binds nothing.
     """
     is_long = _share(evidence.interval, *LONG)
-    learns = _share(evidence.validation_gap, *BY_HEART) * _may_be_held(evidence)
+    may_be_held = _may_be_held(evidence)
+    learns = _share(evidence.validation_gap, *BY_HEART)
+    few_passes = ops.where(
+        evidence.validation_gap >= UNKNOWN_GAP,
+        _share(evidence.num_passes, *VERY_FEW_PASSES),
+        _share(evidence.num_passes, *FEW_PASSES)
+        * _share(evidence.lost_again, *RISEN)
+        * learns,
+    )
+    in_long = is_long * learns * may_be_held
     in_short = (
-        ops.where(
-            evidence.validation_gap >= UNKNOWN_GAP,
-            _share(evidence.num_passes, *VERY_FEW_PASSES)
-            * _may_be_held(evidence),
-            _share(evidence.num_passes, *FEW_PASSES)
-            * _share(evidence.lost_again, *RISEN)
-            * learns,
-        )
-        * _share(evidence.progress, *ON_ITS_WAY)
-        * _share(evidence.measured, *MEASURED)
+        (1.0 - is_long)
+        * few_passes
+        * may_be_held
+        * _is_measured(evidence)
         * _share(evidence.sparsity, *SPARSE)
-        * (1.0 - is_long)
     )
     return ops.maximum(
-        _held_at(KEPT_DISTRUST, KEPT_INCREMENT, is_long * learns, evidence),
+        _held_at(KEPT_DISTRUST, KEPT_INCREMENT, in_long, evidence),
         _held_at(SHORT_KEPT_DISTRUST, SHORT_KEPT_INCREMENT, in_short, evidence),
     )
 
@@ -368,6 +366,13 @@ def _may_be_held(evidence: Evidence) -> Tensor:
         _share(evidence.progress, *OVER_SOON)
         * _share(evidence.num_examples, *ENOUGH_EXAMPLES)
         * (1.0 - evidence.pretrained)
+    )
+
+
+def _is_measured(evidence: Evidence) -> Tensor:
+    """Enough of trust is measured, and enough of the run over."""
+    return _share(evidence.progress, *ON_ITS_WAY) * _share(
+        evidence.measured, *MEASURED
     )
 
 
