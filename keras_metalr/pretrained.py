@@ -25,14 +25,16 @@ def is_pretrained(model: keras.layers.Layer) -> bool:
     drew: those of Keras draw the same when they are asked again. The scale of
     an `AdditiveAttention`, which Keras draws at random, does not count.
 
-    Without a single vector, matrices tell in the same way. Where a matrix
+    Without a single vector, matrices tell in the same way, and so they do where
+    vectors that were trained are frozen: a body of convolutions is often tuned
+    below a new head with its batch normalization left as it is. Where a matrix
     cannot be drawn again (layers or initializers of one's own, a `Constant`
     that holds vectors, models that were loaded) the answer is `True`: trained
     weights are the ones that can be ruined.
 
     Args:
-        model: `keras.Model`, or another layer, as the run finds it. What is
-            frozen, or not built yet, does not count.
+        model: `keras.Model`, or another layer, as the run finds it. A body
+            that is frozen as a whole, or not built yet, does not count.
 
     Returns:
         Boolean.
@@ -61,11 +63,24 @@ def is_pretrained(model: keras.layers.Layer) -> bool:
         if len(variable.shape) == 1 and id(variable) not in drawn
     ]
     matrices = [variable for variable in variables if len(variable.shape) > 1]
+    frozen = [
+        variable
+        for layer in layers
+        for variable in layer._trainable_variables
+        if not variable.trainable and len(variable.shape) == 1
+    ]
     initializers = _initializers(layers)
-    telling = vectors or matrices
-    return not telling or any(
-        _is_trained(variable, initializers.get(id(variable), ()))
-        for variable in telling
+
+    def any_trained(variables: Sequence[keras.Variable]) -> bool:
+        return any(
+            _is_trained(variable, initializers.get(id(variable), ()))
+            for variable in variables
+        )
+
+    if not vectors:
+        return not matrices or any_trained(matrices)
+    return any_trained(vectors) or (
+        any_trained(frozen) and any_trained(matrices)
     )
 
 

@@ -270,6 +270,28 @@ def test_frozen_body_does_not_count():
     assert is_pretrained(tuned)
 
 
+def test_body_counts_whose_normalization_alone_is_frozen():
+    body = keras.Sequential(convolutions()[:-1])
+    train(body)
+    normalization = body.layers[1]
+    normalization.trainable = False
+    tuned = keras.Sequential([keras.Input((6, 6, 1)), body, layers.Dense(2)])
+    assert is_pretrained(tuned)
+    # All that is left to train is new.
+    body.trainable = False
+    assert not is_pretrained(tuned)
+
+
+def test_new_normalization_may_be_frozen(tmp_path):
+    model = keras.Sequential([*convolutions(), layers.Dense(2)])
+    model.layers[1].trainable = False
+    assert not is_pretrained(model)
+    # Its matrices cannot be drawn again.
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    assert not is_pretrained(keras.models.load_model(path))
+
+
 @keras.saving.register_keras_serializable("test_pretrained")
 class Headed(keras.Model):
     """A body with a new head; not built before it is called."""
