@@ -175,7 +175,8 @@ def count_step(
             and what `signals.step_signals` returns.
         finite: Scalar float32, 1 where loss and gradient were finite, else 0.
         is_update: Scalar float32, 1 where the weights were due to move (not so
-            while gradients accumulate, nor where they are all 0), else 0.
+            while gradients accumulate, nor where they or the rate are 0), else
+            0.
         bad: Scalar float32, 1 where a step that is not finite is a fault, else
             0: a gradient that overflows while a loss scale is being sought is
             none.
@@ -268,6 +269,8 @@ def decide(
     if settings.feedback:
         output = output + scalars["feedback_bias"]
     free = ops.logical_and(known, scalars["ramping"] < 0.5)
+    # What ruined weights say is of no use for those that will be put back.
+    free = ops.logical_and(free, guard_rule.weights_are_kept(scalars))
     moved = ops.where(free, rule(output, evidence), 0.0)
 
     new = {**scalars, **summary}
@@ -281,7 +284,9 @@ def decide(
     log_multiplier = scalars["log_multiplier"]
     target, rollback = log_multiplier + moved, ops.zeros_like(moved)
     if settings.guard:
-        new, target, rollback = _guarded(new, summary, target, until_restored)
+        new, target, rollback = _guarded(
+            new, summary, target, until_restored, known
+        )
     # Where nothing moves, the multiplier stays bit for bit what it was.
     still = ops.logical_and(
         ops.equal(moved, 0.0), ops.equal(target, log_multiplier)
@@ -327,6 +332,7 @@ def _guarded(
     summary: Scalars,
     target: Tensor,
     until_restored: Tensor | float,
+    has_updates: Tensor,
 ) -> tuple[Scalars, Tensor, Tensor]:
     """What the guard makes of a decision.
 
@@ -335,9 +341,9 @@ def _guarded(
         on with, and 1.0 where the weights go back, else 0.0.
     """
     books, rollback, cut = guard_rule.assess(
-        scalars, summary, scalars["log_multiplier"], until_restored
+        scalars, summary, scalars["log_multiplier"], until_restored, has_updates
     )
-    new = guard_rule.forgive(books, rollback)
+    new = guard_rule.forgive(books)
     target = ops.where(rollback > 0.5, cut, target)
     return new, ops.minimum(target, new["log_ceiling"]), rollback
 
@@ -414,6 +420,16 @@ def _measured_ratio(scalars: Scalars, batch: LastBatch) -> Tensor:
     return ops.where(known, ratio, float("nan"))
 
 
+def _loss_size(scalars: Scalars, loss: Tensor) -> Tensor:
+    """The size of losses in this run, scalar: that of the first one.
+
+    Losses that begin at exactly 0 (a policy's) have it later.
+    """
+    first = ops.where(scalars["decisions"] > 0.5, scalars["loss_first"], loss)
+    later = ops.maximum(ops.abs(scalars["loss_slow"]), ops.abs(loss))
+    return ops.where(ops.equal(first, 0.0), later, ops.abs(first))
+
+
 def _summarize(scalars: Scalars, batch: LastBatch) -> Scalars:
     steps = ops.maximum(scalars["interval_steps"], 1.0)
     updates = ops.maximum(scalars["interval_updates"], 1.0)
@@ -422,9 +438,7 @@ def _summarize(scalars: Scalars, batch: LastBatch) -> Scalars:
         ops.where(scalars["finite"] > 0.5, scalars["step_loss"], float("nan")),
         batch.loss_after,
         batch.promised_drop,
-        ops.abs(
-            ops.where(scalars["decisions"] > 0.5, scalars["loss_first"], loss)
-        ),
+        _loss_size(scalars, loss),
         batch.resolution,
     )
     interval = {

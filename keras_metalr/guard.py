@@ -85,6 +85,7 @@ def assess(
     summary: dict[str, Tensor],
     log_multiplier: Tensor,
     until_restored: Tensor | float = 0.0,
+    has_updates: Tensor | bool = True,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Book one decision and say whether the run must go back.
 
@@ -93,8 +94,8 @@ def assess(
     half of what had been gained, by 4 mean deviations and by 5 %. A loss above
     its best by twice its own size has exploded, and counts double. Both the
     running mean and the last interval must be that high: one wild batch is no
-    ruin. The deviation is from the fast mean, so that a steady fall adds
-    nothing to it, and from before the loss rose.
+    ruin. The deviation is from the fast mean, which lags little behind a
+    steady fall, and from before the loss rose.
 
     Of the rate it knows the factor on the user's own alone: a schedule may have
     been at 0 when the loss was best.
@@ -105,6 +106,9 @@ def assess(
         log_multiplier: Scalar, log of the factor on the user's rate.
         until_restored: Scalar, decisions until the weights have gone back:
             the run is not judged by the old ones once more. Defaults to `0.0`.
+        has_updates: Boolean or boolean scalar, whether the weights were due to
+            move since the last decision. Where they were not, its loss is
+            not judged once more. Defaults to `True`.
 
     Returns:
         Tuple `(guard, rollback, log_multiplier)`: the new books; 1.0 where the
@@ -123,8 +127,12 @@ def assess(
     high, exploded = _too_high(guard, summary, best)
     high = ops.cast(ops.logical_and(settled, high), "float32")
     weight = 1.0 + ops.cast(exploded, "float32")
-    high_decisions = high * (guard["high_decisions"] + weight)
-    calm = ops.logical_and(settled, high < 0.5)
+    high_decisions = backend.choose(
+        has_updates,
+        high * (guard["high_decisions"] + weight),
+        guard["high_decisions"],
+    )
+    calm = ops.logical_and(ops.logical_and(settled, has_updates), high < 0.5)
     deviation = ops.abs(summary["loss"] - summary["loss_fast"])
     share = ops.maximum(1.0 / ops.maximum(summary["decisions"], 1.0), 0.04)
     calm_deviation = guard["calm_deviation"] + ops.where(
@@ -174,11 +182,13 @@ def _too_high(
     early = summary["decisions"] <= MIN_DECISIONS
     noise = 4.0 * guard["calm_deviation"]
     size = ops.maximum(ops.abs(summary["loss_first"]), ops.abs(best))
+    # Losses that begin at 0 and stay there have no size to rise by.
+    early_rise = ops.where(size > 0.0, EARLY_EXPLOSION * size, float("inf"))
     gained = 0.5 * (summary["loss_first"] - best)
     margin = ops.maximum(ops.maximum(gained, noise), 0.05 * ops.abs(best))
     # The first losses may be lucky ones: only an enormous rise tells then.
     exploded = rise > ops.where(
-        early, EARLY_EXPLOSION * size, ops.maximum(2.0 * size, noise)
+        early, early_rise, ops.maximum(2.0 * size, noise)
     )
     high = ops.logical_or(
         exploded, ops.logical_and(ops.logical_not(early), rise > margin)
@@ -196,17 +206,29 @@ def _broken(guard: dict[str, Tensor]) -> Tensor:
     )
 
 
-def forgive(scalars: dict[str, Tensor], rollback: Tensor) -> dict[str, Tensor]:
+def weights_are_kept(guard: dict[str, Tensor]) -> Tensor:
+    """Whether the run's present weights are not to be thrown away.
+
+    Args:
+        guard: Dict of scalars with the keys of `GUARD_INITIAL`.
+    """
+    return guard["cooldown"] <= COOLDOWN_DECISIONS
+
+
+def forgive(scalars: dict[str, Tensor]) -> dict[str, Tensor]:
     """After a rollback the loss means stand where the snapshot stood.
+
+    Until the weights have gone back, too: the losses in between are those of
+    weights that will be thrown away.
 
     Args:
         scalars: Dict of scalars, the means of the loss and the new books.
-        rollback: Scalar, 1.0 where the weights go back, else 0.0.
 
     Returns:
         The new scalars.
     """
     new = dict(scalars)
+    back = scalars["cooldown"] >= COOLDOWN_DECISIONS
     for key in ("loss", "loss_fast", "loss_slow"):
-        new[key] = ops.where(rollback > 0.5, scalars["best_loss"], scalars[key])
+        new[key] = ops.where(back, scalars["best_loss"], scalars[key])
     return new

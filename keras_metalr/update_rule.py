@@ -212,8 +212,8 @@ def most_distrust(evidence: Evidence) -> Tensor:
 
     0.2 for pretrained weights and 0.5 for new ones, which is the trust of the
     step that is best for its own batch, where the loss is a parabola along the
-    update; 0.7 for new ones in a run of up to 100 steps. Over the last 60 % of
-    the run it falls to a hundredth of that, and the rate with it: tuned
+    update; 0.7 for new ones in a run of up to 100 decisions. Over the last
+    60 % of the run it falls to a hundredth of that, and the rate with it: tuned
     schedules end so, and a controller that has never seen such a network may
     not. For pretrained weights in a long run it falls as a cosine, from the
     first.

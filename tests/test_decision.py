@@ -61,6 +61,7 @@ def decided(
     total_steps=100,
     interval=1,
     settings=Settings(),  # noqa: B008
+    epoch_steps=None,
 ):
     seen = []
 
@@ -68,7 +69,7 @@ def decided(
         seen.append(ops.convert_to_numpy(features))
         return tensor(output)
 
-    times = (step, total_steps, interval, total_steps)
+    times = (step, total_steps, interval, epoch_steps or total_steps)
     clock = Clock(*map(tensor, times))
     new, row = decide(
         scalars,
@@ -464,6 +465,12 @@ def test_rate_stays_below_the_ceiling():
     )
 
 
+@pytest.mark.parametrize(("cooldown", "moves"), [(5.0, False), (4.0, True)])
+def test_rate_waits_for_the_weights_to_have_gone_back(cooldown, moves):
+    new, _ = decided(count(start(cooldown=cooldown)), output=-1.0)
+    assert (new["log_multiplier"] < 0.0) == moves
+
+
 def test_events_are_added_up():
     scalars = count(ruined(ramping=1.0), finite=0.0, loss=np.nan)
     _, row = decided(scalars)
@@ -507,6 +514,42 @@ def test_feedback_learns_nothing(changes, on):
         settings=Settings(feedback=on),
     )
     assert float(scalars["feedback_bias"]) == 0.0
+
+
+@pytest.mark.parametrize("epoch_steps", [100, 5])
+def test_a_short_run_is_held_where_its_passes_are_few(epoch_steps):
+    learned = {"decisions": 40.0, "loss_first": 8.0, "loss_slow": 2.0}
+    means = {"promised_mean": 0.16, "shortfall_mean": 0.0096}
+    means["log_rate"] = math.log(MEASURED["learning_rate"])
+    scalars = count(start(**learned, **means), cosine=0.0)
+    _, row = decided(
+        scalars,
+        output=-0.1,
+        loss_after=1.8496,
+        step=100,
+        total_steps=300,
+        epoch_steps=epoch_steps,
+    )
+    # Three passes, or sixty.
+    held = pytest.approx(0.2, abs=1e-4)
+    assert (row["increment"] == held) == (epoch_steps == 100)
+    assert (row["increment"] < 0.0) == (epoch_steps == 5)
+
+
+def test_cosines_without_a_promise_say_nothing():
+    scalars = count(start(decisions=40.0, loss_first=2.0, cosine_slow=0.9))
+    _, row = decided(scalars, output=-0.1, loss_after=2.0, promised_drop=0.0)
+    assert row["increment"] < 0.0
+
+
+def test_trust_is_measured_where_losses_begin_at_0():
+    scalars = start()
+    for number, loss in enumerate((0.0, -0.02, -0.03, -0.02), 1):
+        scalars = count(scalars, loss=loss)
+        new, _ = decided(scalars, loss_after=loss + 0.1, step=number)
+        scalars = tensors(new)
+    # What comes is the opposite of what was promised, and worse.
+    assert float(trust(scalars)) < 0.0
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def _step(books, finite):
 @jit
 def _assess(books, summary, log_multiplier):
     books, back, log_multiplier = rule.assess(books, summary, log_multiplier)
-    forgiven = rule.forgive({**summary, **books}, back)
+    forgiven = rule.forgive({**summary, **books})
     summary = {key: forgiven[key] for key in summary}
     return books, summary, back, log_multiplier
 
@@ -184,6 +184,33 @@ def test_ruined_run_takes_six_decisions_in_a_row():
     assert counted == [1.0, 2.0, 3.0, 4.0, 5.0] and high[-1] == 0.0
 
 
+def test_noise_is_known_from_before_the_loss_rose():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    while simulation["high_decisions"] < 1.0:
+        simulation.decide(2.3)
+    before = simulation["calm_deviation"][0]
+    for loss in (2.4, 2.9, 2.5):
+        assert not simulation.decide(loss)
+        assert simulation["calm_deviation"][0] == before
+
+
+def test_a_loss_is_not_judged_again_where_nothing_was_to_move():
+    simulation = Simulation()
+    simulation.run(falling(40))
+    while simulation["high_decisions"] < 1.0:
+        simulation.decide(2.3)
+    books, summary = simulation.books, simulation.summary
+    for _ in range(8):
+        new, back, _ = rule.assess(
+            books, summary, tensor([-3.0]), has_updates=tensor([0.0]) > 0.5
+        )
+        assert float(back[0]) == 0.0
+        for name in ("high_decisions", "calm_deviation"):
+            assert float(new[name][0]) == float(books[name][0])
+        books = new
+
+
 def test_count_of_high_decisions_starts_anew_when_the_loss_comes_back():
     simulation = Simulation()
     simulation.run(falling(40))
@@ -326,7 +353,29 @@ def test_means_of_the_loss_stand_at_the_best_after_a_rollback():
         assert float(simulation.summary[name][0]) == pytest.approx(best)
 
 
+def test_losses_do_not_count_until_the_weights_have_gone_back():
+    summary = tensors({**SUMMARY_INITIAL, "decisions": 50.0})
+    for name in ("loss", "loss_fast", "loss_slow"):
+        summary[name] = tensor(9.0)
+    books = tensors({**GUARD_INITIAL, "high_decisions": 6.0, "best_loss": 0.1})
+    forgiven = []
+    for _ in range(12):
+        books, _, _ = rule.assess(books, summary, tensor(-3.0), 6.0)
+        means = rule.forgive({**summary, **books})
+        forgiven.append(float(means["loss_slow"]) < 1.0)
+    # The one to go back, and those until that is done.
+    assert forgiven == [True] * 7 + [False] * 5
+
+
 # -- Exploded. --------------------------------------------------------------
+
+
+def test_losses_that_begin_at_0_do_not_explode():
+    noise = 0.02 * np.random.default_rng(5).normal(size=(200, 300))
+    noise[0] = 0.0
+    simulation = Simulation(300)
+    simulation.run(noise)
+    assert np.mean(simulation["rollbacks"] > 0.0) <= 0.02
 
 
 def test_exploded_run_goes_back_in_half_the_time():

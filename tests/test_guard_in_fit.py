@@ -344,9 +344,13 @@ def test_a_rollback_brings_the_weights_back(step):
     with pytest.warns(UserWarning, match="earlier weights"):
         model.fit(x, y, epochs=5, callbacks=[metalr, Ruin(step)], **FIT)
     back = np.flatnonzero(_has(metalr.trace, EVENT_ROLLBACK)) + 1
+    decisions_until_restored = 16
     assert back[0] > step, "no false alarm before"
     assert back[0] <= step + 10, "found at once"
     assert float(model.evaluate(x, y, verbose=0)) < 1.5
+    # The losses of weights that were thrown away are in no mean of later ones.
+    since = metalr.trace["loss_gain"][back[0] + decisions_until_restored :]
+    assert len(since) > 20 and np.all(since < 1.0)
     # At what it was, or below, from soon after.
     losses = metalr.trace["loss"]
     assert losses[-20:].mean() < losses[: step - 1].max()

@@ -129,7 +129,7 @@ def collect(
 
     Args:
         make_model: Callable that returns a new, compiled model. The rate it was
-            compiled with does not matter.
+            compiled with, a number, does not matter.
         fit_arguments: Callable from a seed to the keyword arguments of `fit`
             (`x`, `epochs`, `validation_data`, ...).
         learning_rates: Sequence of floats (> 0). Defaults to 15 rates from 1e-6
@@ -255,7 +255,10 @@ def _train(
     # No guard: what happens beyond the edge is what the fit must see.
     metalr = MetaLR(Controller(), safe_start=False, guard=False)
     arguments = dict(fit_arguments(seed))
-    validates = {"validation_data", "validation_split"} & arguments.keys()
+    # Given, but as nothing, they do not count.
+    validates = arguments.get("validation_data") is not None or bool(
+        arguments.get("validation_split")
+    )
     if monitor.startswith("val_") and not validates:
         raise ValueError(
             f"`fit` reports no {monitor!r} without validation data. Received: "
