@@ -144,7 +144,8 @@ class RunControl:
             loss = backend.across_replicas([self._context.take_loss()])[0]
             gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
             finite = ops.isfinite(gradient_norm + loss)
-            weights = self.sample.gather(self._variables)
+            found = self._within_constraints()
+            weights = self.sample.gather(found)
             first = self._first()
             bases = self._bases()
             stored = self.state.read()
@@ -158,7 +159,7 @@ class RunControl:
             self._context.due = due = self._due()
             products = backend.cond(
                 due,
-                lambda: inner_products(gradients, self._variables),
+                lambda: inner_products(gradients, found),
                 lambda: ops.zeros((len(gradients),), dtype="float32"),
             )
             # The weights are written once they have been read.
@@ -279,6 +280,19 @@ class RunControl:
             for grad, still, variable in zip(
                 grads, masked, variables, strict=True
             )
+        ]
+
+    def _within_constraints(self) -> list[Tensor]:
+        """The weights that a step finds.
+
+        Keras applies constraints after each update. How far the first one
+        brings new weights by that alone is no sign of the rate.
+        """
+        if self._context.host_first is False:
+            return self._variables
+        return [
+            v if v.constraint is None else v.constraint(v)
+            for v in self._variables
         ]
 
     def _first(self) -> Any:

@@ -20,6 +20,7 @@ from keras_metalr.pretrained import is_pretrained
 from keras_metalr.rates import Rate
 from keras_metalr.rates import accumulation_steps
 from keras_metalr.rates import innermost
+from keras_metalr.run_state import STEP
 from keras_metalr.run_state import RunState
 from keras_metalr.step_context import make_step_context
 from keras_metalr.update_rule import decision_interval
@@ -71,6 +72,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self.settings = settings
         # Now, while all there is was there before the run.
         told = settings.pretrained
+        self._had_weights = bool(model.trainable_variables)
         self._pretrained = is_pretrained(model) if told is None else told
         self.total_steps = self.epoch_steps = 1
         self.step_context = make_step_context()
@@ -199,6 +201,23 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             total_steps, accumulation_steps(self._inner)
         )
         return total_steps, interval, epoch_steps
+
+    def look_again(self) -> None:
+        """See weights that callbacks have loaded since the run was set up.
+
+        Not in a run that goes on where it was.
+        """
+        if self.settings.pretrained is not None or not self._had_weights:
+            return
+        state = self.metalr_state
+        if state is not None and int(backend.eager_value(state.counters)[STEP]):
+            return
+        self._pretrained = is_pretrained(self._unsaved.model)
+        if state is not None:
+            seen = ops.convert_to_tensor(
+                float(self._pretrained), dtype="float32"
+            )
+            state.write({**state.read(), "pretrained": seen})
 
     @property
     def variables(self) -> list[keras.Variable]:

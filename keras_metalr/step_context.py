@@ -61,8 +61,12 @@ class StepContext:
             self.active, self._weights = False, ()
 
     def see_loss(self, loss: Tensor, arguments: dict[str, Any]) -> None:
-        """Note a loss that `compute_loss` returned, and its arguments."""
-        if self.active:
+        """Note a loss that `compute_loss` returned, and its arguments.
+
+        The last one before the update: what a `train_step` computes after it is
+        for its own use.
+        """
+        if self.active and not self.applied:
             # On JAX this takes the gradient's tracer off: the loss leaves the
             # function that is being differentiated.
             self.loss, self.arguments = ops.stop_gradient(loss), arguments

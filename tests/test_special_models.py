@@ -624,6 +624,75 @@ def test_a_user_can_say_whether_weights_are_pretrained(pretrained):
     assert config.pretrained is pretrained
 
 
+class Load(keras.callbacks.Callback):
+    """Loads trained weights where `fit` begins."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        self.model.load_weights(self.path)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_weights_that_a_callback_loads_are_seen(first, tmp_path):
+    path = str(tmp_path / "trained.weights.h5")
+    x, y = classes(6)
+    trained = compiled(dense_net())
+    trained.fit(x, y, **FIT)
+    trained.save_weights(path)
+    metalr = MetaLR()
+    callbacks = [Load(path), metalr] if first else [metalr, Load(path)]
+    compiled(dense_net()).fit(x, y, callbacks=callbacks, **FIT)
+    np.testing.assert_array_equal(metalr.trace["pretrained"], 1.0)
+
+
+class Curious(keras.Sequential):
+    """Looks at another loss once the weights have moved."""
+
+    def train_step(self, *arguments):
+        result = super().train_step(*arguments)
+        _, y = arguments[-1]
+        guess = keras.ops.stack([y * 9.0, y * -9.0], axis=-1)
+        self.compute_loss(y=y, y_pred=guess)
+        return result
+
+
+def test_a_loss_that_is_computed_after_the_update_is_not_measured():
+    x, y = classes(6)
+    rows = []
+    for kind in (keras.Sequential, Curious):
+        metalr = MetaLR()
+        model = compiled(kind(dense_net().layers))
+        model.fit(x, y.astype("float32"), callbacks=[metalr], **FIT)
+        rows.append(metalr.trace["trust_ratio"])
+    np.testing.assert_allclose(*rows, atol=1e-4)
+    assert np.all(rows[0] > 0.0)
+
+
+CONSTRAINTS = [
+    keras.constraints.MaxNorm(0.3),
+    keras.constraints.NonNeg(),
+    keras.constraints.UnitNorm(),
+]
+
+
+@pytest.mark.parametrize(
+    "constraint", CONSTRAINTS, ids=lambda c: type(c).__name__
+)
+def test_a_constraint_is_no_step(constraint):
+    """The first update brings new weights within it, however short it is."""
+    x, y = classes(6)
+    model = dense_net()
+    for layer in model.layers:
+        layer.kernel_constraint = layer.kernel.constraint = constraint
+    metalr = MetaLR()
+    compiled(model).fit(x, y, callbacks=[metalr], **FIT)
+    rates = metalr.trace["learning_rate"]
+    assert rates[1] > 0.5 * rates[0] and rates[-1] > rates[0]
+
+
 @pytest.mark.parametrize("feedback", [False, True])
 def test_feedback_is_learned_within_fit(feedback):
     """A controller that says nothing has only what feedback adds."""
