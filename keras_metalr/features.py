@@ -183,7 +183,7 @@ def update_summary(
     new["log_rate_max"] = ops.maximum(summary["log_rate_max"], log_rate)
     new["log_update_ratio"] = interval["log_update_ratio"]
     # What is promised goes with the rate, and what falls short with its square.
-    # At the new rate, the steps before would have promised so much:
+    # Both over that square, steps before would at the new rate have promised:
     slower = ops.exp(ops.clip(summary["log_rate"] - log_rate, -20.0, 20.0))
     slower = ops.where(first, 1.0, slower)
     decay = _EMA["trust"]
@@ -266,10 +266,11 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
     not the mean of their ratios (`signals.trust_ratio`): where a batch has
     little to promise, its ratio is noise.
 
-    Both means are brought to the present rate first, as if the loss were a
+    Their ratio is brought to the present rate first, as if the loss were a
     quadratic: promises then go with the rate and shortfalls with its square, so
     that a rate that has just doubled has twice the distrust, not in some
-    decisions' time but now.
+    decisions' time but now. What was measured before counts by the inverse
+    square of the change of the rate.
 
     Args:
         summary: Dict of scalars, as `update_summary` returns it.
@@ -286,6 +287,9 @@ def trust(summary: dict[str, Tensor]) -> Tensor:
 
 def measured(summary: dict[str, Tensor]) -> Tensor:
     """The share of trust that is measured; the rest is its prior.
+
+    As long as the rate falls it tends to 1, since what was measured at higher
+    rates counts by the square of that more.
 
     Args:
         summary: Dict of scalars, as `update_summary` returns it.

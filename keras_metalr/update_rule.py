@@ -145,15 +145,18 @@ class Evidence(NamedTuple):
     Args:
         trust: Scalar, see `features.trust`.
         cosine: Scalar in [-1, 1], running mean over some twenty decisions of
-            the cosine of the negative gradient with the last update.
-        loss_share: Scalar, running mean of the loss over the first loss.
+            the cosine of the negative gradient with the last update; 0 where
+            nothing was promised.
+        loss_share: Scalar, running mean of the loss over the size of the first
+            loss; 0 where nothing was promised.
         progress: Scalar in [0, 1], the share of the run that is over.
         num_decisions: Scalar, decisions in the whole run.
         interval: Scalar, updates since the last decision.
         num_examples: Scalar, examples that an update is made of.
         num_passes: Scalar, passes over the data in the whole run.
         sparsity: Scalar in [0, 1], see `CoordinateSample.sparsity`.
-        validation_gap: Scalar, see `features.validation_gap`.
+        validation_gap: Scalar, see `features.validation_gap`; not known where
+            nothing was promised.
         lost_again: Scalar, see `features.lost_again`.
         training_lead: Scalar, see `features.training_lead`.
         measured: Scalar in [0, 1], see `features.measured`.
