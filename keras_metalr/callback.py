@@ -245,7 +245,7 @@ class MetaLR(keras.callbacks.Callback):
             self._steps_lost += lost
             remaining = self._remaining_steps(epoch, self._epoch_steps or 0)
         elif self._epoch_steps is None:
-            self._session.optimizer.look_again()
+            self._session.optimizer.look_at_weights()
             self._epoch_steps = self._told("steps") or 0
             remaining = self._remaining_steps(epoch, self._epoch_steps)
         elif self.total_steps is None and taken > self._epoch_steps:

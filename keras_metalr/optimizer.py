@@ -70,10 +70,10 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         self._inner = inner
         self._unsaved = _Unsaved(model, controller)
         self.settings = settings
-        # Now, while all there is was there before the run.
-        told = settings.pretrained
+        # What there is by now was there before the run; what a model builds in
+        # its first step is new.
         self._had_weights = bool(model.trainable_variables)
-        self._pretrained = is_pretrained(model) if told is None else told
+        self._pretrained = bool(settings.pretrained)
         self.total_steps = self.epoch_steps = 1
         self.step_context = make_step_context()
         # A callable map of `MultiOptimizer` makes its parts when it is built;
@@ -202,8 +202,8 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         )
         return total_steps, interval, epoch_steps
 
-    def look_again(self) -> None:
-        """See weights that callbacks have loaded since the run was set up.
+    def look_at_weights(self) -> None:
+        """See whether weights are pretrained, once callbacks have loaded them.
 
         Not in a run that goes on where it was.
         """
