@@ -422,6 +422,14 @@ def ruined(**changes):
     )
 
 
+def test_a_decision_without_an_update_does_not_judge_the_loss_again():
+    for updates, high_decisions in ((1.0, 3.0), (0.0, 2.0)):
+        scalars = ruined(high_decisions=2.0)
+        scalars["interval_updates"] = tensor(updates)
+        new, _ = decided(scalars)
+        assert new["high_decisions"] == high_decisions
+
+
 def test_rollback_cuts_the_rate():
     new, row = decided(ruined(), output=1.0)
     assert row["event"] == EVENT_ROLLBACK and new["rollbacks"] == 1.0

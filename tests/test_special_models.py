@@ -655,7 +655,7 @@ class Curious(keras.Sequential):
         result = super().train_step(*arguments)
         _, y = arguments[-1]
         guess = keras.ops.stack([y * 9.0, y * -9.0], axis=-1)
-        self.compute_loss(y=y, y_pred=guess)
+        self.compute_loss(y=1.0 - y, y_pred=guess)
         return result
 
 

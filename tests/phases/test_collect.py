@@ -372,8 +372,15 @@ def test_what_cannot_work_is_refused_before_training(counted, epochs, tmp_path):
         del arguments["validation_data"]
         return arguments
 
-    with pytest.raises(ValueError, match="'val_loss' without validation data"):
-        collect(make_model, without, learning_rates=[0.1])
+    def given_nothing(seed):
+        nothing = {"validation_data": None, "validation_split": 0.0}
+        return {**counted(seed), **nothing}
+
+    for arguments in (without, given_nothing):
+        with pytest.raises(
+            ValueError, match="'val_loss' without validation data"
+        ):
+            collect(make_model, arguments, learning_rates=[0.1])
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"`folder` .*can be written to"):
         collect(make_model, counted, folder=tmp_path / "file")
