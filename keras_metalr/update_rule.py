@@ -27,8 +27,10 @@ Tensor = Any
 # nearly all that was promised has come, and sooner where nothing has been
 # learned; a spike does not make up trust by itself, and `travel` has a limit,
 # below which controllers read what they did. 7: new weights keep some distrust
-# in runs of up to 1,900 steps, too, and more of it, but not word vectors.
-RULE_VERSION = 7
+# in runs of up to 1,900 steps, too, and more of it, but not word vectors. 8:
+# pretrained weights are held at less distrust the longer a run is, from 2,100
+# updates on.
+RULE_VERSION = 8
 
 NUM_DECISIONS = 200
 MAX_INCREMENT = 0.5
@@ -91,8 +93,10 @@ FEW_PASSES = (15.0, 10.0)
 VERY_FEW_PASSES = (8.0, 5.0)
 SPARSE = (0.2, 0.1)
 
-# The most growth of pretrained weights' rate in such a run, once a decision.
+# The most growth of pretrained weights' rate in such a run, once a decision;
+# and the updates to a decision from which on they bear less distrust.
 PRETRAINED_INCREMENT = 0.15
+BORNE_UPDATES = 10.0
 
 # A net overfits: the share of what was gained that the validation loss has
 # risen by again, and the log of its best over the training loss. Without the
@@ -219,7 +223,10 @@ def most_distrust(evidence: Evidence) -> Tensor:
     60 % of the run it falls to a hundredth of that, and the rate with it: tuned
     schedules end so, and a controller that has never seen such a network may
     not. For pretrained weights in a long run it falls as a cosine, from the
-    first.
+    first, and begins lower the longer the run is: steps that go astray by
+    chance bring weights away from where they were by the root of their number,
+    so that it is divided by the root of how much longer than 2,100 updates the
+    run is.
 
     Args:
         evidence: `Evidence`.
@@ -230,7 +237,10 @@ def most_distrust(evidence: Evidence) -> Tensor:
     left = _share(evidence.progress, 1.0, 1.0 - ANNEALED)
     cosine = 0.5 + 0.5 * ops.cos(math.pi * evidence.progress)
     left = left + (cosine - left) * _is_long_and_pretrained(evidence)
-    return (1.0 - floor) * ops.maximum(left, LEAST_LEFT)
+    updates = ops.maximum(evidence.interval, BORNE_UPDATES)
+    borne = ops.sqrt(BORNE_UPDATES / updates)
+    most_of_all = (1.0 - floor) * either(evidence.pretrained, borne, 1.0)
+    return most_of_all * ops.maximum(left, LEAST_LEFT)
 
 
 def most(evidence: Evidence) -> Tensor:
@@ -379,12 +389,14 @@ def _is_measured(evidence: Evidence) -> Tensor:
     )
 
 
-def either(pretrained: Tensor, trained: float, new: Tensor | float) -> Tensor:
+def either(
+    pretrained: Tensor, trained: Tensor | float, new: Tensor | float
+) -> Tensor:
     """One of two numbers, float32 (`where` would take Keras's `floatx`).
 
     Args:
         pretrained: Scalar, 1 for pretrained weights, 0 for new ones.
-        trained: Float, the number of pretrained weights.
+        trained: Float or scalar, the number of pretrained weights.
         new: Float or scalar, that of new ones.
     """
     return pretrained * trained + (1.0 - pretrained) * new

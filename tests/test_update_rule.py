@@ -458,6 +458,10 @@ def test_a_short_run_keeps_more_distrust(changes, distrust, low):
         ({"progress": 0.75, "interval": 7.5}, (0.02929 + 0.08333) / 2),
         ({"progress": 0.75, "interval": 5.0}, 0.08333),
         ({"progress": 0.75, "pretrained": 0.0}, 0.20833),
+        # Less by the root of how much longer the run is.
+        ({"progress": 0.0, "interval": 40.0}, 0.1),
+        ({"progress": 0.25, "interval": 32.0}, 0.09543),
+        ({"progress": 0.0, "interval": 40.0, "pretrained": 0.0}, 0.5),
     ],
 )
 def test_in_a_long_run_pretrained_weights_are_held_to_a_cosine(changes, most):
