@@ -405,13 +405,13 @@ SHORT_RUN = {
 @pytest.mark.parametrize(
     ("changes", "distrust", "low"),
     [
-        # 0.25 of what is left, to the power of 1.5: 0.1789 after a fifth.
-        ({}, 0.1789, 0.0),
-        ({}, 0.17, 0.0508),
+        # 0.4 of what is left, to the power of 1.5: 0.2862 after a fifth.
+        ({}, 0.2862, 0.0),
+        ({}, 0.27, 0.0583),
         ({}, 0.05, 0.2),
-        ({}, 0.25, -0.3348),
-        ({}, 0.5, -0.5),
-        ({"progress": 0.5}, 0.0884, 0.0),
+        ({}, 0.4, -0.3347),
+        ({}, 0.7, -0.5),
+        ({"progress": 0.5}, 0.1414, 0.0),
         # Half of what binds, and nothing.
         ({"progress": 0.075}, 0.0, -0.15),
         ({"progress": 0.05}, 0.0, -0.5),
@@ -436,7 +436,7 @@ SHORT_RUN = {
         ({"validation_gap": 10.0, "num_passes": 8.0}, 0.0, -0.5),
         # As it becomes long, the one fades into the other.
         ({"interval": 7.5}, 0.0, -0.15),
-        ({"interval": 7.5}, 0.15, -0.1619),
+        ({"interval": 7.5}, 0.3, -0.2735),
         ({"interval": 10.0}, 0.0, 0.1),
     ],
 )
