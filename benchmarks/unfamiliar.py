@@ -69,9 +69,10 @@ on sixteen other nets, of the kinds in the first table and of others: the nets
 above are new to the controller, but their kinds no longer to the rule. The nets
 of the second table were first tried at slightly other sizes, and version 7 was
 chosen on most of these; that it leaves word vectors alone, on what it would
-have done to `skip_gram` and `word_gru`. The products of word vectors have no
-biases, and were first taken for pretrained; since that trial what initializers
-give is seen to be new (`docs/design.md`). Made by
+have done to `skip_gram` and `word_gru`; and version 8 on eleven others of the
+kinds of both (`docs/design.md`). The products of word vectors have no biases,
+and were first taken for pretrained; since that trial what initializers give is
+seen to be new. Made by
 `{command}` from
 `{folder}`; {environment}.
 """

@@ -57,7 +57,8 @@ shipped one is {rule}. *Earlier*: before the rate of pretrained weights in long
 runs grew slowly and fell as a cosine (docs/design.md). What 5 adds to 4 changes
 nothing here: the validation loss rises by a tenth of what was gained, at most,
 and there 5 allows more growth than these runs have in any case. What 6 and 7
-add is for new weights, but for a limit to what one batch counts for.
+add is for new weights, but for a limit to what one batch counts for. 8 lets the
+rate of pretrained weights grow less in runs of more than 2,100 steps.
 """
 
 
