@@ -238,9 +238,8 @@ def most_distrust(evidence: Evidence) -> Tensor:
     cosine = 0.5 + 0.5 * ops.cos(math.pi * evidence.progress)
     left = left + (cosine - left) * _is_long_and_pretrained(evidence)
     updates = ops.maximum(evidence.interval, BORNE_UPDATES)
-    borne = ops.sqrt(BORNE_UPDATES / updates)
-    most_of_all = (1.0 - floor) * either(evidence.pretrained, borne, 1.0)
-    return most_of_all * ops.maximum(left, LEAST_LEFT)
+    borne = either(evidence.pretrained, ops.sqrt(BORNE_UPDATES / updates), 1.0)
+    return (1.0 - floor) * borne * ops.maximum(left, LEAST_LEFT)
 
 
 def most(evidence: Evidence) -> Tensor:
