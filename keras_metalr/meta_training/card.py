@@ -12,7 +12,6 @@ from keras_metalr.meta_training.configs import EvolutionConfig
 from keras_metalr.meta_training.configs import MetaConfig
 from keras_metalr.meta_training.schedules import SCHEDULES
 from keras_metalr.meta_training.tasks import TASK_VERSION
-from keras_metalr.update_rule import RULE_VERSION
 from keras_metalr.workloads.tfds_source import data_text
 
 AIM_MEAN, AIM_WORST = 0.01, 0.1
@@ -35,7 +34,7 @@ def make_card(
         layers=_layers(described["config"]["hidden_units"]),
         feature_version=FEATURE_VERSION,
         trained_version=record["feature_version"],
-        rule_version=RULE_VERSION,
+        rule_version=record["scored_with"]["rule_version"],
         trained_rule=record["rule_version"],
         task_version=TASK_VERSION,
         trained_tasks=record["task_version"],
