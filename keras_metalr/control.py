@@ -55,6 +55,10 @@ def _is_overwritten(variable: keras.Variable) -> bool:
     return bool(getattr(variable, "overwrite_with_gradient", False))
 
 
+def _noted(variable: keras.Variable) -> Any:
+    return backend.noted(backend.read(variable))
+
+
 def _largest(values: Sequence[Tensor]) -> Tensor:
     return functools.reduce(ops.maximum, values)
 
@@ -142,7 +146,9 @@ class RunControl:
                 ]
             )
             loss = backend.across_replicas([self._context.take_loss()])[0]
-            gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
+            loss = backend.noted(loss)
+            norm_squared = backend.noted(squared_norm(gradients))
+            gradient_norm = ops.sqrt(norm_squared) / scale
             finite = ops.isfinite(gradient_norm + loss)
             found = self._within_constraints()
             weights = self.sample.gather(found)
@@ -178,7 +184,7 @@ class RunControl:
                 "gradient": self.sample.gather(gradients) / scale,
                 "weights": weights,
                 "start": backend.choose(
-                    first, weights, backend.read(self.state.start)
+                    first, weights, _noted(self.state.start)
                 ),
                 "products": products,
             }
@@ -196,7 +202,7 @@ class RunControl:
         with backend.measuring():
             state = self.state
             weights = self.sample.gather(self._variables)
-            last_update = backend.read(state.last_update)
+            last_update = _noted(state.last_update)
             measured = step_signals(
                 before["gradient"],
                 before["weights"],
@@ -261,7 +267,8 @@ class RunControl:
             for variable in self._variables
         ]
         products = inner_products(before["gradients"], updated)
-        return ops.sum(before["products"] - products) / before["scale"]
+        drop = backend.noted(ops.sum(before["products"] - products))
+        return drop / before["scale"]
 
     def _masked(
         self,
@@ -336,8 +343,11 @@ class RunControl:
 
     def _bases(self) -> list[Tensor]:
         """The user's own rates at this step."""
-        initial = backend.read(self.state.base_rates)
-        return [rate.base(initial[i]) for i, rate in enumerate(self._rates)]
+        initial = _noted(self.state.base_rates)
+        return [
+            backend.noted(rate.base(initial[i]))
+            for i, rate in enumerate(self._rates)
+        ]
 
     def _assign_rates(
         self,
@@ -355,7 +365,7 @@ class RunControl:
         return _largest(values)
 
     def _counters(self) -> Tensor:
-        return backend.read(self.state.counters)
+        return _noted(self.state.counters)
 
     def _due(self) -> Tensor:
         """Whether a decision falls on this step."""
@@ -390,10 +400,7 @@ class RunControl:
         """Batches that the optimizer has counted, integer."""
         # A part of the optimizer that has nothing to update stays at 0.
         return _largest(
-            [
-                ops.convert_to_tensor(rate.optimizer._iterations)
-                for rate in self._rates
-            ]
+            [_noted(rate.optimizer._iterations) for rate in self._rates]
         )
 
     # -- The end of the step. -----------------------------------------------
@@ -413,7 +420,7 @@ class RunControl:
             resolution: Float, see `signals.trust_ratio`.
         """
         with backend.measuring():
-            state, counters = self.state, self._counters()
+            state, counters = self.state, backend.read(self.state.counters)
             # A value of its own: what goes into the logs must not change later.
             vector = backend.read(state.scalars) + 0.0
             due = self._context.due
@@ -427,6 +434,9 @@ class RunControl:
                 summed = backend.across_replicas(
                     [loss, self._context.num_examples()]
                 )
+                loss, promised, num_examples = map(
+                    backend.noted, (summed[0], promised, summed[1])
+                )
                 before, gradient = vector, self._context.gradient
                 vector, row = backend.cond(
                     due,
@@ -434,16 +444,16 @@ class RunControl:
                         before,
                         counters,
                         LastBatch(
-                            summed[0],
+                            loss,
                             promised,
-                            summed[1],
+                            num_examples,
                             self.sample.sparsity(gradient),
                             resolution,
                         ),
                     ),
                     lambda: (before, state.empty_row()),
                 )
-                state.scalars.assign(vector)
+                backend.assign(state.scalars, vector)
                 state.write_row(row, due)
             backend.assign(state.counters, counters + self._one_step)
             return {
@@ -457,6 +467,7 @@ class RunControl:
         batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
+        counters = backend.noted(counters)
         places = (STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS)
         step, *others = (counters[place] for place in places)
         # An update is made of several batches.
@@ -480,7 +491,7 @@ class RunControl:
     def _control(self, features: Tensor) -> Tensor:
         weights = [ops.convert_to_tensor(v) for v in self.state.controller]
         outputs, _ = self._controller.stateless_call(
-            weights, [], features[None, :]
+            weights, [], backend.native(features)[None, :]
         )
         # A controller of one's own may compute in half precision.
-        return ops.cast(ops.reshape(outputs, ()), "float32")
+        return backend.noted(ops.cast(ops.reshape(outputs, ()), "float32"))

@@ -217,7 +217,7 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
             seen = ops.convert_to_tensor(
                 float(self._pretrained), dtype="float32"
             )
-            state.write({**state.read(), "pretrained": seen})
+            state.write({**state.read(), "pretrained": backend.noted(seen)})
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -235,7 +235,8 @@ class MeasuredOptimizer(keras.optimizers.Optimizer):
         """The rate in use; a schedule, scaled as in the last step."""
         rate, state = self._inner.learning_rate, self.metalr_state
         if self.rates[0].scheduled and state is not None:
-            return rate * ops.exp(state.read()["log_multiplier"])
+            vector = backend.read(state.scalars)
+            return rate * ops.exp(state.get(vector, "log_multiplier"))
         return rate
 
     @learning_rate.setter

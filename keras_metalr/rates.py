@@ -114,6 +114,7 @@ class Rate:
             untouched: Scalar boolean, whether all of the run's rates have been
                 the user's own, as this one is. Ftrl alone asks for it.
         """
+        rate = backend.native(rate)
         if self.is_ftrl:
             ftrl.keep_weights(self.optimizer, rate, untouched)
         if self.scheduled:
@@ -167,7 +168,8 @@ def gradient_scale(optimizer: keras.optimizers.Optimizer) -> Tensor:
     """What the gradients of a step were multiplied with, scalar."""
     if is_loss_scaled(optimizer):
         if optimizer.built:
-            return ops.cast(optimizer.dynamic_scale, "float32")
+            scale = ops.cast(optimizer.dynamic_scale, "float32")
+            return backend.noted(scale)
         return float(optimizer.initial_scale)
     return float(optimizer.loss_scale_factor or 1.0)
 

@@ -24,6 +24,18 @@ _NAMES = tuple(INITIAL)
 STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS = range(4)
 
 
+def _next_row(rows: Tensor, operations: Any) -> Tensor:
+    """The next free row of a trace, or the oldest, integer.
+
+    Args:
+        rows: Tensor or array, the trace.
+        operations: `keras.ops` or NumPy, whichever these are of.
+    """
+    steps = rows[:, 0]
+    free_first = operations.where(operations.isnan(steps), -1.0, steps)
+    return operations.argmin(free_first)
+
+
 class RunState(keras.layers.Layer):
     """The variables of one run.
 
@@ -115,9 +127,13 @@ class RunState(keras.layers.Layer):
         When all have been used, to the oldest. Not to a row that the clock
         says: a run that is resumed may decide less often than before.
         """
-        rows = ops.convert_to_tensor(self.trace)
-        steps = rows[:, 0]
-        index = ops.argmin(ops.where(ops.isnan(steps), -1.0, steps))
+        rows = backend.noted(ops.convert_to_tensor(self.trace))
+        if isinstance(rows, np.ndarray):
+            # A view, and the host knows what is wanted.
+            if wanted:
+                rows[_next_row(rows, np)] = row
+            return
+        index = _next_row(rows, ops)
         here = ops.logical_and(
             ops.equal(
                 ops.arange(rows.shape[0], dtype="int32"),
@@ -130,13 +146,15 @@ class RunState(keras.layers.Layer):
     @staticmethod
     def unpack(vector: Tensor) -> dict[str, Tensor]:
         """Vector in the order of `INITIAL` -> scalars by name."""
+        vector = backend.noted(vector)
         parts = backend.native_ops().unstack(vector, len(_NAMES))
         return dict(zip(_NAMES, parts, strict=True))
 
     @staticmethod
     def pack(scalars: dict[str, Tensor]) -> Tensor:
         """Scalars by name -> vector in the order of `INITIAL`."""
-        return backend.native_ops().stack([scalars[name] for name in _NAMES])
+        values = [scalars[name] for name in _NAMES]
+        return backend.native(backend.native_ops().stack(values))
 
     @staticmethod
     def get(vector: Tensor, name: str) -> Tensor:

@@ -360,7 +360,7 @@ class Session:
         """
         state = self.optimizer.metalr_state
         if state is not None:
-            noted = ops.convert_to_tensor(loss, dtype="float32")
+            noted = backend.noted(ops.convert_to_tensor(loss, dtype="float32"))
             state.write(record_validation(state.read(), noted))
 
     def validation_loss(self) -> float | None:

@@ -92,17 +92,23 @@ class CoordinateSample:
         scale = np.sqrt(np.concatenate(stands_for)).astype("float32")
         self._scale = backend.constant(scale)
         ends = np.cumsum(self._counts)
-        self._last_positions = backend.constant_positions(ends - 1)
-        self._drawn = backend.constant(np.array(self._counts, "float32"))
-        self._variable_shares = backend.constant(
-            (np.array(counts) / max(self.num_coordinates, 1)).astype("float32")
+        self._last_positions = backend.noted(
+            backend.constant_positions(ends - 1)
+        )
+        self._drawn = backend.noted(
+            backend.constant(np.array(self._counts, "float32"))
+        )
+        shares = np.array(counts) / max(self.num_coordinates, 1)
+        self._variable_shares = backend.noted(
+            backend.constant(shares.astype("float32"))
         )
         self._is_exhaustive = bool(np.all(scale == 1.0))
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Sampled coordinates, shape `(size,)`, float32; `None` reads as 0.
 
-        Each is scaled by the square root of how many it stands for.
+        Each is scaled by the square root of how many it stands for. As
+        `backend.noted` has them.
         """
         parts = [
             ops.zeros((count,), dtype="float32")
@@ -117,7 +123,7 @@ class CoordinateSample:
         values = ops.concatenate(parts)
         if not self._is_exhaustive:
             values = values * self._scale
-        return backend.whole(values)
+        return backend.noted(backend.whole(values))
 
     def sparsity(self, gradient: Tensor) -> Tensor:
         """The share of all weights that a batch reaches few of, in [0, 1].
@@ -132,7 +138,7 @@ class CoordinateSample:
         """
         has_some = ops.cast(ops.not_equal(gradient, 0.0), "float32")
         sums = backend.elements(ops.cumsum(has_some), self._last_positions)
-        zero = ops.zeros((1,), dtype="float32")
+        zero = backend.noted(ops.zeros((1,), dtype="float32"))
         reached = (sums - ops.concatenate([zero, sums[:-1]])) / self._drawn
         few, many = FEW_REACHED
         is_sparse = ops.clip((many - reached) / (many - few), 0.0, 1.0)

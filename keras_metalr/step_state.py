@@ -13,6 +13,7 @@ from typing import Any
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_metalr import backend
@@ -138,8 +139,13 @@ class StateBefore:
         """Undo what the step learned from a batch that is not finite.
 
         Args:
-            kept: Scalar boolean tensor, whether the batch is.
+            kept: Scalar boolean tensor, or what `backend.noted` returned for
+                one: whether the batch is.
         """
+        if isinstance(kept, np.bool_):
+            if not kept:
+                self.put_back()
+            return
         # No branch: it would wait for the device.
         statistics, buffers = self._state.statistics, self._state.buffers
         _assign(statistics, _chosen(kept, statistics, self._statistics))

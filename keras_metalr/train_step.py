@@ -177,7 +177,7 @@ def _stateless_step(
 def _is_kept(optimizer: MeasuredOptimizer) -> Tensor:
     """Whether what the step made of running statistics stays."""
     state = optimizer.control.state
-    return state.get(backend.read(state.scalars), "bad") < 0.5
+    return backend.noted(state.get(backend.read(state.scalars), "bad")) < 0.5
 
 
 def is_built(model: keras.Model) -> bool:
