@@ -253,11 +253,11 @@ def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
     """
     if isinstance(left, RowGradient):
         left, right = left.sums, left.of(native(right))
-    if isinstance(left, np.ndarray):
-        return np.dot(left, right)
     if _NAME == "torch":
         import torch
 
+        if isinstance(left, np.ndarray):
+            return np.dot(left, right)
         left, right = native(left).float(), native(right).float()
         if left.ndim != 1:
             left, right = left.reshape(-1), right.reshape(-1)
