@@ -102,7 +102,10 @@ def assign(variable: keras.Variable, value: Tensor) -> None:
     """
     if _NAME == "torch":
         # What else `assign` looks at is known here.
-        variable.value.copy_(native(value))
+        if isinstance(value, np.generic):
+            variable.value.fill_(value.item())
+        else:
+            variable.value.copy_(native(value))
     else:
         variable.assign(value)
 
@@ -114,7 +117,7 @@ def loss_scalar(loss: Tensor) -> Tensor:
     the others it has one element.
     """
     if _NAME == "torch":
-        return loss.reshape(()).float()
+        return _single_precision(loss if loss.ndim == 0 else loss.reshape(()))
     return ops.sum(ops.cast(loss, "float32"))
 
 
@@ -138,7 +141,9 @@ def check_of_one_trace(value: Tensor, others: Sequence[Tensor]) -> None:
 
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum of native scalars."""
+    """Sum of native scalars, as `noted` returns it."""
+    if at_hand(tensors[0]):
+        return np.float32(sum(tensor.item() for tensor in tensors))
     operations = native_ops()
     return operations.sum(operations.stack(tensors))
 
@@ -176,16 +181,20 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     if isinstance(tensor, RowGradient):
         return tensor.elements(positions)
     if _NAME == "torch":
-        if isinstance(tensor, np.ndarray):
-            return tensor[positions]
         # The operations of Keras first make sure of what is known here.
         tensor = native(tensor)
+        if isinstance(positions, np.ndarray):
+            is_single = tensor.dtype == torch_ops.torch.float32
+            # NumPy would copy one that is laid out in another order.
+            if is_single and tensor.is_contiguous():
+                return tensor.numpy().reshape(-1).take(positions)
+            positions = native(positions)
         if positions is None:
-            return tensor.reshape(-1).float()
+            return _single_precision(_flat(tensor))
         if tensor.device.type in ("cpu", "cuda"):
-            return tensor.take(positions).float()
+            return _single_precision(tensor.take(positions))
         # Slower by a view, but there on every device.
-        return tensor.reshape(-1).index_select(0, positions).float()
+        return _flat(tensor).index_select(0, positions).float()
     spread = keras.distribution.distribution() is not None
     if positions is not None and _NAME == "jax" and spread:
         # Flattened, a tensor that is split over devices is gathered on each.
@@ -211,6 +220,17 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
 
         flat = tf.gather(flat, positions)
     return ops.cast(flat, "float32")
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The same on torch in one dimension, without a call where it has one."""
+    return tensor if tensor.ndim == 1 else tensor.reshape(-1)
+
+
+def _single_precision(tensor: Tensor) -> Tensor:
+    """The same on torch as float32, without a call where it is."""
+    is_single = tensor.dtype == torch_ops.torch.float32
+    return tensor if is_single else tensor.float()
 
 
 def _is_large_table(tensor: Any, positions: Any) -> bool:
@@ -258,9 +278,9 @@ def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
 
         if isinstance(left, np.ndarray):
             return np.dot(left, right)
-        left, right = native(left).float(), native(right).float()
-        if left.ndim != 1:
-            left, right = left.reshape(-1), right.reshape(-1)
+        left, right = (
+            _single_precision(_flat(native(side))) for side in (left, right)
+        )
         # Without the product in memory, which is what costs the time here.
         return torch.dot(left, right)
     product = ops.cast(left, "float32") * ops.cast(right, "float32")

@@ -147,8 +147,7 @@ class RunControl:
             )
             loss = backend.across_replicas([self._context.take_loss()])[0]
             loss = backend.noted(loss)
-            norm_squared = backend.noted(squared_norm(gradients))
-            gradient_norm = ops.sqrt(norm_squared) / scale
+            gradient_norm = ops.sqrt(squared_norm(gradients)) / scale
             finite = ops.isfinite(gradient_norm + loss)
             found = self._within_constraints()
             weights = self.sample.gather(found)
@@ -163,11 +162,14 @@ class RunControl:
                     ops.equal(scalars["log_multiplier"], 0.0),
                 )
             self._context.due = due = self._due()
-            products = backend.cond(
-                due,
-                lambda: inner_products(gradients, found),
-                lambda: ops.zeros((len(gradients),), dtype="float32"),
-            )
+            products: Sequence[Tensor] = ()
+            # Where the host knows that nothing is due, nobody asks for them.
+            if due is not False:
+                products = backend.cond(
+                    due,
+                    lambda: inner_products(gradients, found),
+                    lambda: ops.zeros((len(gradients),), dtype="float32"),
+                )
             # The weights are written once they have been read.
             rate = self._assign_rates(
                 scalars, bases, untouched, after=(weights, products)

@@ -9,6 +9,7 @@ TypeError). A `Rate` hides that: it reads the user's own rate and scales it.
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_metalr import backend
@@ -114,15 +115,16 @@ class Rate:
             untouched: Scalar boolean, whether all of the run's rates have been
                 the user's own, as this one is. Ftrl alone asks for it.
         """
-        rate = backend.native(rate)
         if self.is_ftrl:
             ftrl.keep_weights(self.optimizer, rate, untouched)
         if self.scheduled:
             # For this step alone, so that a checkpoint has the user's own.
-            self._scaled.rate = rate
+            self._scaled.rate = backend.native(rate)
             self.optimizer._learning_rate = self._scaled
         else:
-            backend.assign(self.original, ops.cast(rate, self.original.dtype))
+            if not isinstance(rate, np.generic):
+                rate = ops.cast(rate, self.original.dtype)
+            backend.assign(self.original, rate)
 
     def release(self) -> None:
         """After the step: a traced rate must not be read outside it."""

@@ -86,11 +86,13 @@ class CoordinateSample:
             self._counts.append(drawn)
         self.size = sum(self._counts)
         self._positions = [
-            None if index is None else backend.constant_positions(index)
+            None
+            if index is None
+            else backend.noted(backend.constant_positions(index))
             for index in self.indices
         ]
         scale = np.sqrt(np.concatenate(stands_for)).astype("float32")
-        self._scale = backend.constant(scale)
+        self._scale = backend.noted(backend.constant(scale))
         ends = np.cumsum(self._counts)
         self._last_positions = backend.noted(
             backend.constant_positions(ends - 1)
@@ -111,9 +113,9 @@ class CoordinateSample:
         `backend.noted` has them.
         """
         parts = [
-            ops.zeros((count,), dtype="float32")
+            backend.noted(ops.zeros((count,), dtype="float32"))
             if tensor is None
-            else backend.elements(tensor, positions)
+            else backend.noted(backend.elements(tensor, positions))
             for tensor, positions, count in zip(
                 tensors, self._positions, self._counts, strict=True
             )

@@ -114,6 +114,21 @@ def test_it_is_the_run_of_a_device(name, monkeypatch):
         )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_elements_of_any_kind_and_layout(dtype, transposed):
+    import torch
+
+    values = torch.arange(12.0, dtype=getattr(torch, dtype)).reshape(3, 4)
+    values = values.t() if transposed else values
+    positions = backend.constant_positions(np.array([1, 6, 11]))
+    expected = values.float().numpy().ravel()[[1, 6, 11]]
+    for where in (positions, backend.noted(positions)):
+        found = backend.native(backend.elements(values, where))
+        assert found.dtype == torch.float32
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
 def test_numbers_are_those_of_numpy():
     import torch
 
