@@ -96,16 +96,10 @@ def read(variable: keras.Variable) -> Tensor:
 
 
 def assign(variable: keras.Variable, value: Tensor) -> None:
-    """`variable.assign` of a native tensor, or of what `noted` returned.
-
-    It is of the variable's type.
-    """
+    """`variable.assign` of a native tensor, or of what `noted` returned."""
     if _NAME == "torch":
         # What else `assign` looks at is known here.
-        if isinstance(value, np.generic):
-            variable.value.fill_(value.item())
-        else:
-            variable.value.copy_(native(value))
+        variable.value.copy_(native(value))
     else:
         variable.assign(value)
 
@@ -141,9 +135,7 @@ def check_of_one_trace(value: Tensor, others: Sequence[Tensor]) -> None:
 
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum of native scalars, as `noted` returns it."""
-    if at_hand(tensors[0]):
-        return np.float32(sum(tensor.item() for tensor in tensors))
+    """Sum of scalars."""
     operations = native_ops()
     return operations.sum(operations.stack(tensors))
 
@@ -158,9 +150,9 @@ def choose(condition: Any, when_true: Tensor, when_false: Tensor) -> Tensor:
 def constant(array: np.ndarray) -> Any:
     """An array to be used in every step; on torch it is put on the device once.
 
-    Elsewhere the compiled step holds it.
+    There it is as `noted` has it. Elsewhere the compiled step holds it.
     """
-    return ops.convert_to_tensor(array) if _NAME == "torch" else array
+    return noted(ops.convert_to_tensor(array)) if _NAME == "torch" else array
 
 
 def constant_positions(array: np.ndarray) -> Any:
@@ -171,6 +163,8 @@ def constant_positions(array: np.ndarray) -> Any:
 
 def elements(tensor: Tensor, positions: Any) -> Tensor:
     """Elements of the flattened tensor, as float32 of shape `(n,)`.
+
+    As `noted` has them.
 
     Args:
         tensor: Tensor or `keras.Variable` of any shape, a `RowGradient`, or
@@ -183,16 +177,15 @@ def elements(tensor: Tensor, positions: Any) -> Tensor:
     if _NAME == "torch":
         # The operations of Keras first make sure of what is known here.
         tensor = native(tensor)
+        if positions is None:
+            return noted(_single_precision(_flat(tensor)))
         if isinstance(positions, np.ndarray):
-            is_single = tensor.dtype == torch_ops.torch.float32
             # NumPy would copy one that is laid out in another order.
-            if is_single and tensor.is_contiguous():
+            if _is_single_precision(tensor) and tensor.is_contiguous():
                 return tensor.numpy().reshape(-1).take(positions)
             positions = native(positions)
-        if positions is None:
-            return _single_precision(_flat(tensor))
         if tensor.device.type in ("cpu", "cuda"):
-            return _single_precision(tensor.take(positions))
+            return noted(_single_precision(tensor.take(positions)))
         # Slower by a view, but there on every device.
         return _flat(tensor).index_select(0, positions).float()
     spread = keras.distribution.distribution() is not None
@@ -229,8 +222,11 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _single_precision(tensor: Tensor) -> Tensor:
     """The same on torch as float32, without a call where it is."""
-    is_single = tensor.dtype == torch_ops.torch.float32
-    return tensor if is_single else tensor.float()
+    return tensor if _is_single_precision(tensor) else tensor.float()
+
+
+def _is_single_precision(tensor: Tensor) -> bool:
+    return bool(tensor.dtype == torch_ops.torch.float32)
 
 
 def _is_large_table(tensor: Any, positions: Any) -> bool:
@@ -269,7 +265,7 @@ def computed_after(value: Tensor, vectors: Sequence[Tensor]) -> Tensor:
 def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
     """Inner product of two tensors of one shape, scalar float32.
 
-    The left one may be a `RowGradient`.
+    As `noted` has it. The left one may be a `RowGradient`.
     """
     if isinstance(left, RowGradient):
         left, right = left.sums, left.of(native(right))
@@ -282,7 +278,7 @@ def sum_of_products(left: Tensor | RowGradient, right: Tensor) -> Tensor:
             _single_precision(_flat(native(side))) for side in (left, right)
         )
         # Without the product in memory, which is what costs the time here.
-        return torch.dot(left, right)
+        return noted(torch.dot(left, right))
     product = ops.cast(left, "float32") * ops.cast(right, "float32")
     if _NAME == "tensorflow" and len(product.shape) > 1:
         import tensorflow as tf

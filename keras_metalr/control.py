@@ -269,8 +269,7 @@ class RunControl:
             for variable in self._variables
         ]
         products = inner_products(before["gradients"], updated)
-        drop = backend.noted(ops.sum(before["products"] - products))
-        return drop / before["scale"]
+        return ops.sum(before["products"] - products) / before["scale"]
 
     def _masked(
         self,
@@ -422,7 +421,7 @@ class RunControl:
             resolution: Float, see `signals.trust_ratio`.
         """
         with backend.measuring():
-            state, counters = self.state, backend.read(self.state.counters)
+            state, counters = self.state, self._counters()
             # A value of its own: what goes into the logs must not change later.
             vector = backend.read(state.scalars) + 0.0
             due = self._context.due
@@ -469,7 +468,6 @@ class RunControl:
         batch: LastBatch,
     ) -> tuple[Tensor, Tensor]:
         """One decision; returns the new scalars and its row of the trace."""
-        counters = backend.noted(counters)
         places = (STEP, TOTAL_STEPS, INTERVAL, EPOCH_STEPS)
         step, *others = (counters[place] for place in places)
         # An update is made of several batches.

@@ -9,7 +9,6 @@ TypeError). A `Rate` hides that: it reads the user's own rate and scales it.
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_metalr import backend
@@ -122,8 +121,6 @@ class Rate:
             self._scaled.rate = backend.native(rate)
             self.optimizer._learning_rate = self._scaled
         else:
-            if not isinstance(rate, np.generic):
-                rate = ops.cast(rate, self.original.dtype)
             backend.assign(self.original, rate)
 
     def release(self) -> None:

@@ -86,23 +86,16 @@ class CoordinateSample:
             self._counts.append(drawn)
         self.size = sum(self._counts)
         self._positions = [
-            None
-            if index is None
-            else backend.noted(backend.constant_positions(index))
+            None if index is None else backend.constant_positions(index)
             for index in self.indices
         ]
         scale = np.sqrt(np.concatenate(stands_for)).astype("float32")
-        self._scale = backend.noted(backend.constant(scale))
+        self._scale = backend.constant(scale)
         ends = np.cumsum(self._counts)
-        self._last_positions = backend.noted(
-            backend.constant_positions(ends - 1)
-        )
-        self._drawn = backend.noted(
-            backend.constant(np.array(self._counts, "float32"))
-        )
-        shares = np.array(counts) / max(self.num_coordinates, 1)
-        self._variable_shares = backend.noted(
-            backend.constant(shares.astype("float32"))
+        self._last_positions = backend.constant_positions(ends - 1)
+        self._drawn = backend.constant(np.array(self._counts, "float32"))
+        self._variable_shares = backend.constant(
+            (np.array(counts) / max(self.num_coordinates, 1)).astype("float32")
         )
         self._is_exhaustive = bool(np.all(scale == 1.0))
 
@@ -115,7 +108,7 @@ class CoordinateSample:
         parts = [
             backend.noted(ops.zeros((count,), dtype="float32"))
             if tensor is None
-            else backend.noted(backend.elements(tensor, positions))
+            else backend.elements(tensor, positions)
             for tensor, positions, count in zip(
                 tensors, self._positions, self._counts, strict=True
             )
@@ -125,7 +118,7 @@ class CoordinateSample:
         values = ops.concatenate(parts)
         if not self._is_exhaustive:
             values = values * self._scale
-        return backend.noted(backend.whole(values))
+        return backend.whole(values)
 
     def sparsity(self, gradient: Tensor) -> Tensor:
         """The share of all weights that a batch reaches few of, in [0, 1].
@@ -170,7 +163,7 @@ def inner_products(
     sums: subtracting pair by pair, before adding up, keeps the digits.
     """
     parts = [
-        ops.zeros((), dtype="float32")
+        backend.noted(ops.zeros((), dtype="float32"))
         if a is None
         else backend.sum_of_products(a, b)
         for a, b in zip(left, right, strict=True)

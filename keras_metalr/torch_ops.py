@@ -18,8 +18,6 @@ from torch import Tensor
 
 from keras_metalr import host_ops
 
-Number = Any
-
 convert_to_tensor = keras.ops.convert_to_tensor
 full = keras.ops.full
 reshape = keras.ops.reshape

@@ -31,12 +31,6 @@ O = keras.optimizers  # noqa: E741 - as in the table of test_compatibility
 NUM_EXAMPLES, EPOCHS = 20 * BATCH_SIZE, 5
 
 
-def _multi() -> keras.optimizers.Optimizer:
-    return O.MultiOptimizer(
-        O.OptimizerMap(O.Adam(0.01), {".*/bias": O.SGD(0.1)})
-    )
-
-
 def _schedule() -> keras.optimizers.Optimizer:
     return O.Adam(keras.optimizers.schedules.CosineDecayRestarts(0.1, 30))
 
@@ -57,6 +51,12 @@ CASES: dict[str, tuple[Callable[[], keras.optimizers.Optimizer], dict]] = {
     "feedback": (lambda: O.Adam(0.01), {"feedback": True}),
     "limits": (lambda: O.SGD(0.01), {"max_learning_rate": 0.02}),
     "pretrained": (lambda: O.Adam(0.01), {"pretrained": True}),
+    "MultiOptimizer": (
+        lambda: O.MultiOptimizer(
+            O.OptimizerMap(O.Adam(0.01), {".*/bias": O.SGD(0.1)})
+        ),
+        {},
+    ),
     "no guard": (lambda: O.Adam(0.01), {"guard": False}),
     "ruin": (lambda: O.SGD(1e5), {"safe_start": False}),
 }
@@ -88,15 +88,15 @@ def _column(rows: np.ndarray, name: str) -> np.ndarray:
     return rows[:, TRACE_COLUMNS.index(name)]
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    return [needs_optimizer(name)] if name == "MultiOptimizer" else []
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        *CASES,
-        pytest.param("several", marks=needs_optimizer("MultiOptimizer")),
-    ],
+    "name", [pytest.param(name, marks=_marks(name)) for name in CASES]
 )
 def test_it_is_the_run_of_a_device(name, monkeypatch):
-    make_optimizer, kwargs = {**CASES, "several": (_multi, {})}[name]
+    make_optimizer, kwargs = CASES[name]
     on_host = _run(make_optimizer, kwargs)
     monkeypatch.setattr(backend, "at_hand", lambda tensor: False)
     on_device = _run(make_optimizer, kwargs)
@@ -123,7 +123,7 @@ def test_elements_of_any_kind_and_layout(dtype, transposed):
     values = values.t() if transposed else values
     positions = backend.constant_positions(np.array([1, 6, 11]))
     expected = values.float().numpy().ravel()[[1, 6, 11]]
-    for where in (positions, backend.noted(positions)):
+    for where in (positions, backend.native(positions)):
         found = backend.native(backend.elements(values, where))
         assert found.dtype == torch.float32
         np.testing.assert_array_equal(found.numpy(), expected)
